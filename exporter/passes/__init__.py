@@ -1,1 +1,1 @@
-"""TODO"""
+"""Pure passes: a graph in, a new graph out."""

@@ -1,0 +1,59 @@
+"""The coverage report: for every layer its width before and after, or the reason it stayed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import numpy as np
+
+from edgeslim.runtime.manifest import LayerCoverage
+
+from .analyze import ChannelMap, LayerWidth
+
+
+class Coverage(tuple[LayerCoverage, ...]):
+    """One entry per layer with weights, in graph order."""
+
+    __slots__ = ()
+
+    @property
+    def summary(self) -> str:
+        """One line: how many layers were pruned, and why the others were not."""
+        kinds: Counter[str] = Counter()
+        cut = 0
+        for layer in self:
+            if layer.width_after < layer.width_before:
+                cut += 1
+            elif layer.reason:
+                kinds[layer.reason] += 1
+            else:
+                kinds["kept whole by the plan"] += 1
+        kept = sum(kinds.values())
+        why = ", ".join(f"{n}: {reason}" for reason, n in kinds.most_common(3))
+        more = f", and {len(kinds) - 3} more reasons" if len(kinds) > 3 else ""
+        return f"pruned {cut} of {len(self)} layers" + (f"; {kept} kept ({why}{more})" if kept else "")
+
+
+def coverage(channels: ChannelMap, cut: Collection[int] = ()) -> Coverage:
+    """The report for a plan that cuts the units with the root labels `cut`."""
+    families = {unit.label: family.name for family in channels.families for unit in family.units}
+    return Coverage(_describe(layer, channels, cut, families) for layer in channels.layers)
+
+
+def _describe(
+    layer: LayerWidth, channels: ChannelMap, cut: Collection[int], families: dict[int, str]
+) -> LayerCoverage:
+    roots = channels.labels.find(layer.ids).tolist()
+    names = dict.fromkeys(families[r] for r in roots if r in families)
+    reasons = dict.fromkeys(channels.pinned[r] for r in roots if r in channels.pinned)
+    width = layer.width
+    gone = int(np.count_nonzero(~channels.alive(layer.ids, cut))) if roots else 0
+    return LayerCoverage(
+        layer=layer.layer,
+        operator=layer.operator,
+        width_before=width,
+        width_after=width - gone,
+        family=", ".join(names) or None,
+        reason="; ".join(reasons) or layer.fixed_reason or None,
+    )

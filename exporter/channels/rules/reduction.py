@@ -1,0 +1,47 @@
+"""Reductions: fine over space; over channels only where a silent channel adds nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..context import Axes, Channels, operand, place
+from .registry import rule
+
+_ADDITIVE = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
+"""Zero terms change nothing."""
+
+
+@rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", *sorted(_ADDITIVE))
+def reduce(node: ir.Node, channels: Channels) -> str | None:
+    """Over space labels pass. A sum over channels loses silent ones exactly; a mean or maximum would change."""
+    x = operand(node, 0)
+    axes = channels.axes(x)
+    over = _axes(node, channels, len(axes))
+    if over is None:
+        return "axes unknown" if channels.labelled(x) else None
+    keep = bool(node.attributes["keepdims"].as_int()) if "keepdims" in node.attributes else True
+    out: Axes = []
+    for index, axis in enumerate(axes):
+        if index not in over:
+            out.append(axis)
+            continue
+        if axis is not None and node.op_type in _ADDITIVE:
+            channels.contract(axis, axis, f"summed by {place(node)}")
+        else:
+            channels.pin(axis, f"reduced by {place(node)}")
+        if keep:
+            out.append(None)
+    channels.set(node.outputs[0], out)
+    return None
+
+
+def _axes(node: ir.Node, channels: Channels, size: int) -> set[int] | None:
+    if "axes" in node.attributes:
+        return {a % size for a in node.attributes["axes"].as_ints()}
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    if given is None:
+        identity = "noop_with_empty_axes" in node.attributes and node.attributes["noop_with_empty_axes"].as_int()
+        return set() if identity else set(range(size))
+    constant = channels.constant(given)
+    return None if constant is None else {int(a) % size for a in np.ravel(constant)}

@@ -1,0 +1,39 @@
+"""Fold what only carries shapes, and leave every parameter under its own name.
+
+A trace holds Shape / CastLike / Expand chains that build constants (a zero bias for a convolution without one), and
+SplitToSequence + SequenceAt for `chunk`. The folder of onnxscript computes them; it is kept away from every node
+that reads a parameter, because a folded parameter would lose the name that ties it to the module.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+_LARGEST_FOLDED = 1 << 24
+"""Elements; above it a folded constant would outweigh the nodes it replaces."""
+
+
+def fold_constants(model: ir.Model) -> ir.Model:
+    """Return a copy of `model` with constant sub-graphs folded, constants as initializers, shapes inferred."""
+    model = model.clone()
+    parameters = set(model.graph.initializers)
+
+    def may_fold(node: ir.Node) -> bool | None:
+        if node.op_type == "Shape":  # reads the shape of a parameter, not its values
+            return None
+        return False if any(v is not None and v.name in parameters for v in node.inputs) else None
+
+    optimizer.fold_constants(
+        model,
+        onnx_shape_inference=False,
+        input_size_limit=_LARGEST_FOLDED,
+        output_size_limit=_LARGEST_FOLDED,
+        should_fold=may_fold,
+    )
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.IdentityEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.ShapeInferencePass()(model)
+    return model

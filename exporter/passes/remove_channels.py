@@ -1,0 +1,90 @@
+"""Take the cut channels out of the graph for good.
+
+Every initializer loses its cut indices and every number that counts channels is counted again. The result computes
+what the masked graph computes, because the analysis only offers units that arrive everywhere as zero.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edgeslim.errors import InvariantError
+
+from ..channels import ChannelMap
+from ..channels.context import CountRewrite
+
+
+def remove_channels(model: ir.Model, channels: ChannelMap, cut: Collection[int]) -> ir.Model:
+    """Return `model` without the units whose labels are in `cut`.
+
+    model: the analysed graph, or a copy of it with other weights.
+    """
+    compact = model.clone()
+    _shrink_initializers(compact, channels, cut)
+    _recount(compact, channels, cut)
+    for node in compact.graph:
+        for value in node.outputs:
+            value.shape = None  # inferred anew: the old widths are wrong now
+    common.ShapeInferencePass()(compact)
+    common.RemoveUnusedNodesPass()(compact)
+    return compact
+
+
+def _shrink_initializers(model: ir.Model, channels: ChannelMap, cut: Collection[int]) -> None:
+    for name, axes in channels.initializer_axes.items():
+        value = model.graph.initializers[name]
+        if value.const_value is None:
+            raise InvariantError(f"initializer {name} has no value")
+        array, before = value.const_value.numpy(), value.shape
+        for index, axis in enumerate(axes):
+            if axis is not None:
+                alive = channels.alive(axis.ids, cut)
+                if not alive.all():
+                    array = array.compress(alive, axis=index)
+        if before is None or array.shape != tuple(before):
+            value.const_value = ir.tensor(np.ascontiguousarray(array), name=name)
+            value.shape = ir.Shape(array.shape)
+
+
+def _recount(model: ir.Model, channels: ChannelMap, cut: Collection[int]) -> None:
+    twin = dict(zip(channels.model.graph, model.graph))
+    constants: dict[tuple[ir.Node, int], list[CountRewrite]] = defaultdict(list)
+    for rewrite in channels.rewrites:
+        node = twin[rewrite.node]
+        if rewrite.attribute is not None:
+            alive = int(channels.alive(rewrite.ids, cut).sum())
+            node.attributes[rewrite.attribute] = ir.AttrInt64(rewrite.attribute, alive)
+        elif rewrite.input is not None:
+            constants[node, rewrite.input].append(rewrite)
+    for (node, index), rewrites in constants.items():
+        _replace_constant(model, node, index, rewrites, channels, cut)
+
+
+def _replace_constant(
+    model: ir.Model,
+    node: ir.Node,
+    index: int,
+    rewrites: list[CountRewrite],
+    channels: ChannelMap,
+    cut: Collection[int],
+) -> None:
+    """Give this node its own constant: another reader of the old one may mean another number."""
+    old = node.inputs[index]
+    if old is None or old.const_value is None:
+        raise InvariantError(f"{node.name}: input {index} is not a constant")
+    array = old.const_value.numpy().copy()
+    for rewrite in rewrites:
+        array.ravel()[rewrite.position] = int(channels.alive(rewrite.ids, cut).sum())
+    if np.array_equal(array, old.const_value.numpy()):
+        return
+    name = f"{node.outputs[0].name}/{index}"
+    value = ir.Value(
+        name=name, shape=ir.Shape(array.shape), type=old.type, const_value=ir.tensor(array, name=name)
+    )
+    model.graph.register_initializer(value)
+    node.replace_input_with(index, value)

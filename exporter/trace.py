@@ -1,0 +1,114 @@
+"""From a torch module to ONNX IR, names kept: the only room of the exporter that knows torch.
+
+`torch.onnx.export(dynamo=True, optimize=False)` leaves every initializer under its `state_dict` name, which is what
+lets a decision about channels travel between the graph and the module. (`optimize=True` fuses batch norms and
+loses the names.) Batch and image size are left dynamic wherever the net allows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgeslim.errors import UnsupportedGraphError
+
+from .passes.fold_constants import fold_constants
+
+Runner = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
+"""Images (N, C, H, W) float32 in, the net's outputs in order."""
+
+
+def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
+    """Trace `module` in eval mode on one image batch and fold the constants that only carry shapes.
+
+    example: (N, C, H, W) float. Returns a model whose initializers carry the module's parameter and buffer names.
+    Raises UnsupportedGraphError if the forward fails on `example` or cannot be traced.
+    """
+    _check_forward(module, example)
+    # A batch of one would be specialised to the constant 1.
+    batch = torch.cat([example, example]) if example.shape[0] == 1 else example
+    training = module.training
+    module.eval()
+    try:
+        with _quiet():
+            program = _export(module, batch)
+    except Exception as error:
+        raise UnsupportedGraphError(
+            f"{type(module).__name__} cannot be traced by torch.export: {_first_line(error)}",
+            "data-dependent Python branches in forward are the usual cause; move them out of the net",
+        ) from error
+    finally:
+        module.train(training)
+    if program is None:
+        raise UnsupportedGraphError(f"{type(module).__name__}: the ONNX exporter returned nothing")
+    return fold_constants(program.model)
+
+
+def runner_from_module(module: nn.Module) -> Runner:
+    """Wrap a module as a function on arrays, run in eval mode without gradients on the module's device."""
+
+    def run(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        training = module.training
+        device = next((p.device for p in module.parameters()), torch.device("cpu"))
+        module.eval()
+        try:
+            with torch.no_grad():
+                outputs = module(torch.from_numpy(images).to(device))
+        finally:
+            module.train(training)
+        return [o.cpu().numpy() for o in _flatten(outputs)]
+
+    return run
+
+
+def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
+    try:
+        runner_from_module(module)(example.detach().cpu().numpy())
+    except Exception as error:
+        raise UnsupportedGraphError(
+            f"{type(module).__name__}: forward fails on an input of shape {tuple(example.shape)}: {_first_line(error)}",
+            "check the input channels and the image size the net expects",
+        ) from error
+
+
+def _export(module: nn.Module, batch: torch.Tensor) -> torch.onnx.ONNXProgram | None:
+    auto = torch.export.Dim.AUTO
+    dynamic = {0: auto} if batch.ndim != 4 else {0: auto, 2: auto, 3: auto}
+    # dynamic_shapes as a tuple binds by position, whatever the forward calls its argument.
+    return torch.onnx.export(
+        module, (batch,), dynamo=True, optimize=False, dynamic_shapes=(dynamic,), verbose=False
+    )
+
+
+def _flatten(outputs: object) -> list[torch.Tensor]:
+    """Outputs in the order in which torch.export flattens them."""
+    leaves, _ = torch.utils._pytree.tree_flatten(outputs)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its progress and optional packages on every channel; none of it is for the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
