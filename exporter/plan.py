@@ -6,6 +6,7 @@ replayed on a fresh module or graph without repeating the analysis). Both are de
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -117,7 +118,8 @@ def plan_from_cut(channels: ChannelMap, cut: Collection[int]) -> PruningPlan:
         keep = tuple(i for i, u in enumerate(family.units) if u.label not in cut)
         if not keep:
             raise PlanError(
-                f"family {family.name} would lose all its {family.width} channels", "lower the ratio or raise min_width"
+                f"family {family.name} would lose all its {family.width} channels",
+                "lower the ratio or raise min_width",
             )
         families.append(FamilyPlan(name=family.name, width=family.width, keep=keep))
     return PruningPlan(families=tuple(families), initializers=_initializers(channels, cut))
@@ -137,7 +139,10 @@ def cut_of_plan(channels: ChannelMap, plan: PruningPlan) -> frozenset[int]:
             )
         cut.update(u.label for i, u in enumerate(family.units) if i not in set(entry.keep))
     if planned:
-        raise PlanError(f"the plan has a family {next(iter(planned))}, which this model lacks", "use the plan of this model")
+        raise PlanError(
+            f"the plan has a family {next(iter(planned))}, which this model lacks",
+            "use the plan of this model",
+        )
     return frozenset(cut)
 
 
@@ -159,12 +164,10 @@ def _initializers(channels: ChannelMap, cut: frozenset[int]) -> dict[str, tuple[
         keep = tuple(i for i in range(width) if i not in indices)
         if not keep:
             raise PlanError(f"{name} would lose all of its axis {index}", "lower the ratio or raise min_width")
-        plans.setdefault(name, []).append(
-            AxisPlan(axis=index, width=width, keep=keep, masked=masked[name, index])
-        )
+        plans.setdefault(name, []).append(AxisPlan(axis=index, width=width, keep=keep, masked=masked[name, index]))
     return {name: tuple(axes) for name, axes in plans.items()}
 
 
 def _check_keep(keep: tuple[int, ...], width: int, what: str) -> None:
-    if not keep or any(a >= b for a, b in zip(keep, keep[1:])) or keep[0] < 0 or keep[-1] >= width:
+    if not keep or any(a >= b for a, b in itertools.pairwise(keep)) or keep[0] < 0 or keep[-1] >= width:
         raise ValueError(f"{what}: kept indices must be ascending, in [0, {width}) and not empty")

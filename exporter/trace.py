@@ -84,9 +84,7 @@ def _export(module: nn.Module, batch: torch.Tensor) -> torch.onnx.ONNXProgram | 
     auto = torch.export.Dim.AUTO
     dynamic = {0: auto} if batch.ndim != 4 else {0: auto, 2: auto, 3: auto}
     # dynamic_shapes as a tuple binds by position, whatever the forward calls its argument.
-    return torch.onnx.export(
-        module, (batch,), dynamo=True, optimize=False, dynamic_shapes=(dynamic,), verbose=False
-    )
+    return torch.onnx.export(module, (batch,), dynamo=True, optimize=False, dynamic_shapes=(dynamic,), verbose=False)
 
 
 def _flatten(outputs: object) -> list[torch.Tensor]:

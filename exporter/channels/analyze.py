@@ -157,7 +157,11 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
 
 def _layer(node: ir.Node, channels: Channels, reason: str | None) -> LayerWidth | None:
     """The width of a layer with weights, for the coverage report."""
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or len(node.inputs) < 2 or node.inputs[1] is None:
+    if (
+        node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+        or len(node.inputs) < 2
+        or node.inputs[1] is None
+    ):
         return None
     weight, output = operand(node, 1), node.outputs[0]
     carried = channels.axes(output)

@@ -143,9 +143,7 @@ class Channels:
         position: int = 0,
     ) -> None:
         """Remember that a number of `node` counts `ids` (see CountRewrite)."""
-        self.rewrites.append(
-            CountRewrite(node=node, attribute=attribute, input=input, position=position, ids=ids)
-        )
+        self.rewrites.append(CountRewrite(node=node, attribute=attribute, input=input, position=position, ids=ids))
 
     def _initializer(self, value: ir.Value) -> Axes:
         name, shape = value.name or "", value.shape

@@ -41,9 +41,7 @@ def coverage(channels: ChannelMap, cut: Collection[int] = ()) -> Coverage:
     return Coverage(_describe(layer, channels, cut, families) for layer in channels.layers)
 
 
-def _describe(
-    layer: LayerWidth, channels: ChannelMap, cut: Collection[int], families: dict[int, str]
-) -> LayerCoverage:
+def _describe(layer: LayerWidth, channels: ChannelMap, cut: Collection[int], families: dict[int, str]) -> LayerCoverage:
     roots = channels.labels.find(layer.ids).tolist()
     names = dict.fromkeys(families[r] for r in roots if r in families)
     reasons = dict.fromkeys(channels.pinned[r] for r in roots if r in channels.pinned)

@@ -83,8 +83,6 @@ def _replace_constant(
     if np.array_equal(array, old.const_value.numpy()):
         return
     name = f"{node.outputs[0].name}/{index}"
-    value = ir.Value(
-        name=name, shape=ir.Shape(array.shape), type=old.type, const_value=ir.tensor(array, name=name)
-    )
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=old.type, const_value=ir.tensor(array, name=name))
     model.graph.register_initializer(value)
     node.replace_input_with(index, value)

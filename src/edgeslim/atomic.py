@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _AT_FDCWD = -100
@@ -90,10 +90,9 @@ def _sync(path: Path) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    try:
+    # Some network file systems refuse to sync a directory; the rename itself has happened.
+    with suppress(OSError):
         _sync(path)
-    except OSError:
-        pass  # some network file systems refuse to sync a directory; the rename itself has happened
 
 
 def _umask() -> int:

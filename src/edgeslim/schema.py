@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
-JsonValue = typing.Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 
 class SchemaError(ValueError):

@@ -96,9 +96,7 @@ def matmul(node: ir.Node, channels: Channels) -> str | None:
     return None
 
 
-def _tie_depthwise(
-    node: ir.Node, channels: Channels, data: Axis | None, out: Axis | None, multiplier: int
-) -> None:
+def _tie_depthwise(node: ir.Node, channels: Channels, data: Axis | None, out: Axis | None, multiplier: int) -> None:
     repeated = data.moved(lambda a: np.repeat(a, multiplier)) if data is not None else None
     channels.unite(repeated, out, f"depthwise {place(node)} with a fixed side")
     if data is not None:

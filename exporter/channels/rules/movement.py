@@ -50,9 +50,7 @@ def concat(node: ir.Node, channels: Channels) -> str | None:
                 a if a is not None else channels.fixed(n or 0, f"fixed part of {place(node)}")
                 for a, n in zip(columns, lengths)
             ]
-            out.append(
-                Axis(np.concatenate([a.ids for a in parts]), np.concatenate([a.zero for a in parts]))
-            )
+            out.append(Axis(np.concatenate([a.ids for a in parts]), np.concatenate([a.zero for a in parts])))
         else:
             for a in columns[1:]:
                 channels.unite(columns[0], a, f"joined in {place(node)}")
@@ -210,7 +208,7 @@ def _only_sizes_tensors(node: ir.Node) -> bool:
         if value.is_graph_output():
             return False
         for user, index in value.uses():
-            if user.op_type in FOLLOWED and index == 0 or user.op_type == "Concat":
+            if (user.op_type in FOLLOWED and index == 0) or user.op_type == "Concat":
                 pending.extend(user.outputs)
             elif _TAKES_SHAPE.get(user.op_type) != index:
                 return False

@@ -78,7 +78,7 @@ def expand(node: ir.Node, channels: Channels) -> str | None:
         return "target shape unknown"
     if len(target) < rank(x):
         return "target of lower rank"
-    axes: Axes = [None] * (len(target) - rank(x)) + list(channels.axes(x))
+    axes: Axes = [*([None] * (len(target) - rank(x))), *channels.axes(x)]
     problem = check_entries(node, target, axes, channels)
     if problem:
         return problem
@@ -159,8 +159,9 @@ def _next_group(before: Sequence[Dim], after: Sequence[Dim], i: int, o: int) -> 
         left, right = before[i:stop_in], after[o:stop_out]
         if not all(isinstance(n, int) for n in (*left, *right)):
             return None
-        a, b = math.prod(n for n in left if isinstance(n, int)), math.prod(
-            n for n in right if isinstance(n, int)
+        a, b = (
+            math.prod(n for n in left if isinstance(n, int)),
+            math.prod(n for n in right if isinstance(n, int)),
         )
         if a == b:
             break
@@ -191,7 +192,7 @@ def _read_off(
         return np.broadcast_to(flat.reshape(spread), sizes).reshape([int(n or 0) for n in after])
 
     ids, zero = grid(axis.ids), grid(axis.zero)
-    varying = [a for a in range(ids.ndim) if not np.array_equal(*np.broadcast_arrays(ids.take([0], a), ids))]
+    varying = [a for a in range(ids.ndim) if bool(np.any(ids.take([0], a) != ids))]
     if not varying:
         return None, None
     keep = max(varying, key=lambda a: ids.shape[a])

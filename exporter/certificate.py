@@ -1,0 +1,122 @@
+"""The proof that nothing changed: every form of the net against the masked net it came from.
+
+    |a - b| <= atol + rtol * |b|    for every element, with b the reference and atol = relative_atol * max|b|
+
+An absolute tolerance relative to the largest logit is what floating-point summation in another order can cause; a
+channel that is off by one index exceeds it by orders of magnitude. A stage that is not finite has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeslim.errors import CertificateError
+from edgeslim.runtime.certificate import Certificate, Stage
+
+Runner = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
+"""Images (N, C, H, W) float32 in, outputs in the net's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """Allowed difference; see the module docstring."""
+
+    relative_atol: float = 2e-5
+    rtol: float = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Input batches of one kind ("random", "real"), each (N, C, H, W) float32."""
+
+    kind: str
+    batches: Sequence[NDArray[np.float32]]
+
+    @property
+    def description(self) -> str:
+        """Words for the certificate, such as "random 1x3x64x96, 2x3x48x64"."""
+        return f"{self.kind} " + ", ".join("x".join(map(str, b.shape)) for b in self.batches)
+
+
+def random_probe(shapes: Sequence[tuple[int, ...]], seed: int = 0) -> Probe:
+    """Standard normal batches of these shapes, the range of normalised images."""
+    generator = np.random.default_rng(seed)
+    return Probe("random", [generator.standard_normal(s, np.float32) for s in shapes])
+
+
+def certify(
+    reference: tuple[str, Runner],
+    candidates: Mapping[str, Runner],
+    probes: Sequence[Probe],
+    tolerance: Tolerance | None = None,
+) -> Certificate:
+    """Run every candidate and the reference on every probe and record how far apart they are."""
+    name, run = reference
+    expected = [(probe, [run(batch) for batch in probe.batches]) for probe in probes]
+    return Certificate(
+        stages=tuple(
+            _stage(candidate, name, probe, [runner(b) for b in probe.batches], wanted, tolerance or Tolerance())
+            for candidate, runner in candidates.items()
+            for probe, wanted in expected
+        )
+    )
+
+
+def require(certificate: Certificate) -> None:
+    """Raise CertificateError naming the first stage that failed."""
+    for stage in certificate.stages:
+        if not stage.passed:
+            error = "not finite, or of another shape" if stage.max_abs is None else f"{stage.max_abs:.3g}"
+            raise CertificateError(
+                f"{stage.name} differs from {stage.reference} on {stage.inputs}: largest absolute error {error}, "
+                f"allowed {stage.atol:.3g} + {stage.rtol:.3g} * |reference|",
+                "nothing was written; please report the net, this is not something you did",
+            )
+
+
+def _stage(
+    name: str,
+    reference: str,
+    probe: Probe,
+    seen: Sequence[Sequence[NDArray[np.float32]]],
+    wanted: Sequence[Sequence[NDArray[np.float32]]],
+    tolerance: Tolerance,
+) -> Stage:
+    max_abs, max_rel, passed, widest = 0.0, 0.0, True, 0.0
+    for a, b in ((a, b) for s, w in zip(seen, wanted) for a, b in _pairs(s, w)):
+        if a is None or b is None or a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+            passed, max_abs = False, float("inf")
+            continue
+        if not a.size:
+            continue
+        difference, size = np.abs(a - b, dtype=np.float64), np.abs(b, dtype=np.float64)
+        atol = tolerance.relative_atol * float(size.max())
+        passed = passed and bool(np.all(difference <= atol + tolerance.rtol * size))
+        widest = max(widest, atol)
+        max_abs = max(max_abs, float(difference.max()))
+        nonzero = size > 0
+        if nonzero.any():
+            max_rel = max(max_rel, float((difference[nonzero] / size[nonzero]).max()))
+    finite = np.isfinite(max_abs)
+    return Stage(
+        name=name,
+        reference=reference,
+        inputs=probe.description,
+        max_abs=max_abs if finite else None,
+        max_rel=max_rel if finite else None,
+        atol=widest,
+        rtol=tolerance.rtol,
+        passed=passed,
+    )
+
+
+def _pairs(
+    a: Sequence[NDArray[np.float32]], b: Sequence[NDArray[np.float32]]
+) -> list[tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]]:
+    """Outputs side by side; a missing one is None."""
+    size = max(len(a), len(b))
+    return [(a[i] if i < len(a) else None, b[i] if i < len(b) else None) for i in range(size)]
