@@ -1,1 +1,11 @@
-"""TODO"""
+"""Removes channels for good, proves that nothing changed, and writes the bundle.
+
+Torch is known to `trace` alone, which is imported only when a module is traced.
+"""
+
+from .certificate import Tolerance
+from .channels import ChannelMap, Coverage, analyze
+from .export import export
+from .plan import PruningPlan
+
+__all__ = ["ChannelMap", "Coverage", "PruningPlan", "Tolerance", "analyze", "export"]

@@ -50,9 +50,9 @@ def write_bundle(
             "nothing is shipped without a proof of equality: see the certificate's errors",
         )
     target = Path(path).resolve()
-    _check_target(target, archive)
     content = _content(model, manifest, files or {})
     try:
+        _check_target(target, archive)
         if archive:
             data = zip_bytes(content)
             read_archive(data, target)
@@ -128,7 +128,7 @@ def _content(model: bytes, manifest: Manifest, files: Mapping[str, bytes]) -> di
 
 
 def _check_target(target: Path, archive: bool) -> None:
-    """Refuse to replace anything but a bundle of the same form. Raises ExportError."""
+    """Refuse to replace a folder that is no bundle, or a file by a folder. Raises ExportError, OSError."""
     if not target.exists():
         return
     hint = "choose another path, or move away what is there"

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from edgeslim.errors import CertificateError
 from edgeslim.runtime.certificate import Certificate, Stage
 
-Runner = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
-"""Images (N, C, H, W) float32 in, outputs in the net's order."""
+Runner = Callable[[NDArray[np.generic]], list[NDArray[np.generic]]]
+"""A batch in (images (N, C, H, W) float32, or frames (N, H, W, C) uint8), outputs in the net's order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,10 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Input batches of one kind ("random", "real"), each (N, C, H, W) float32."""
+    """Input batches of one kind ("random", "real")."""
 
     kind: str
-    batches: Sequence[NDArray[np.float32]]
+    batches: Sequence[NDArray[np.generic]]
 
     @property
     def description(self) -> str:
@@ -82,8 +82,8 @@ def _stage(
     name: str,
     reference: str,
     probe: Probe,
-    seen: Sequence[Sequence[NDArray[np.float32]]],
-    wanted: Sequence[Sequence[NDArray[np.float32]]],
+    seen: Sequence[Sequence[NDArray[np.generic]]],
+    wanted: Sequence[Sequence[NDArray[np.generic]]],
     tolerance: Tolerance,
 ) -> Stage:
     max_abs, max_rel, passed, widest = 0.0, 0.0, True, 0.0
@@ -93,7 +93,8 @@ def _stage(
             continue
         if not a.size:
             continue
-        difference, size = np.abs(a - b, dtype=np.float64), np.abs(b, dtype=np.float64)
+        wanted_values = b.astype(np.float64)
+        difference, size = np.abs(a.astype(np.float64) - wanted_values), np.abs(wanted_values)
         atol = tolerance.relative_atol * float(size.max())
         passed = passed and bool(np.all(difference <= atol + tolerance.rtol * size))
         widest = max(widest, atol)
@@ -115,8 +116,8 @@ def _stage(
 
 
 def _pairs(
-    a: Sequence[NDArray[np.float32]], b: Sequence[NDArray[np.float32]]
-) -> list[tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]]:
+    a: Sequence[NDArray[np.generic]], b: Sequence[NDArray[np.generic]]
+) -> list[tuple[NDArray[np.generic] | None, NDArray[np.generic] | None]]:
     """Outputs side by side; a missing one is None."""
     size = max(len(a), len(b))
     return [(a[i] if i < len(a) else None, b[i] if i < len(b) else None) for i in range(size)]

@@ -8,10 +8,13 @@ widths that its weight keeps, and a planner needs no new graph to count them.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
+import onnxruntime
+from numpy.typing import NDArray
 
 from edgeslim.errors import ExportError
 
@@ -27,12 +30,15 @@ class LayerCost:
     positions: int
 
 
-def count_parameters(model: ir.Model) -> int:
-    """Elements of all floating-point initializers."""
+def count_parameters(model: ir.Model, names: Collection[str]) -> int:
+    """Elements of the initializers in `names` that are learnt: all but the statistics of batch norms."""
+    statistics = {
+        v.name for n in model.graph if n.op_type == "BatchNormalization" for v in n.inputs[3:5] if v is not None
+    }
     return sum(
         math.prod(v.shape.numpy())
-        for v in model.graph.initializers.values()
-        if v.shape is not None and v.dtype is not None and v.dtype.is_floating_point()
+        for name, v in model.graph.initializers.items()
+        if name in names and name not in statistics and v.shape is not None
     )
 
 
@@ -44,24 +50,24 @@ def count_weight_bytes(model: ir.Model) -> int:
 def layer_costs(model: ir.Model, shape: tuple[int, ...]) -> tuple[LayerCost, ...]:
     """Positions of every weighted layer when the graph's image input has this shape, (N, C, H, W) or (N, H, W, C).
 
-    Raises ExportError where shapes cannot be inferred.
+    The sizes are read off a real run, so that no shape that a forward computes stays unknown. Raises ExportError if
+    the graph does not run at this shape.
     """
     sized = model.clone()
-    image = sized.graph.inputs[0]
-    image.shape = ir.Shape(shape)
-    for node in sized.graph:
-        for value in node.outputs:
-            value.shape = None
-    common.ShapeInferencePass(data_prop=True)(sized)
-    costs = []
-    for node in sized.graph:
-        if node.op_type in _LAYERS:
-            weight = _initializer(node.inputs[1])
-            if weight is not None:
-                costs.append(
-                    LayerCost(layer=node.outputs[0].name or "", weight=weight.name or "", positions=_positions(node))
-                )
-    return tuple(costs)
+    layers = [n for n in sized.graph if n.op_type in _LAYERS and _initializer(n.inputs[1]) is not None]
+    shapes = [ir.node("Shape", [_sized_value(n)]) for n in layers]
+    sized.graph.extend(shapes)
+    sized.graph.outputs.clear()
+    for index, node in enumerate(shapes):
+        node.outputs[0].name = f"size/{index}"
+        node.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+        sized.graph.outputs.append(node.outputs[0])
+    sizes = _run(sized, shape) if shapes else []
+    return tuple(
+        LayerCost(layer=n.outputs[0].name or "", weight=w.name or "", positions=_positions(n, size.tolist()))
+        for n, size in zip(layers, sizes)
+        if (w := _initializer(n.inputs[1])) is not None
+    )
 
 
 def count_macs(model: ir.Model, shape: tuple[int, ...]) -> int:
@@ -74,16 +80,27 @@ def count_macs(model: ir.Model, shape: tuple[int, ...]) -> int:
     return total
 
 
-def _positions(node: ir.Node) -> int:
-    value = node.inputs[0] if node.op_type == "ConvTranspose" else node.outputs[0]
-    shape = value.shape if value is not None else None
-    if shape is None or not shape.is_static():
+def _sized_value(node: ir.Node) -> ir.Value | None:
+    return node.inputs[0] if node.op_type == "ConvTranspose" else node.outputs[0]
+
+
+def _run(model: ir.Model, shape: tuple[int, ...]) -> list[NDArray[np.int64]]:
+    image = model.graph.inputs[0]
+    dtype = image.dtype.numpy() if image.dtype is not None else np.dtype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+        return [np.asarray(a) for a in session.run(None, {image.name: np.zeros(shape, dtype)})]
+    except Exception as error:  # onnxruntime raises its own exception types
         raise ExportError(
-            f"the size of {node.op_type} {node.outputs[0].name} cannot be inferred, so its work cannot be counted",
-            "give the input a fixed size",
-        )
-    sizes = list(shape.numpy())
-    return math.prod(sizes[:-1]) if node.op_type in ("Gemm", "MatMul") else sizes[0] * math.prod(sizes[2:])
+            f"the graph does not run on an input of shape {shape}: {str(error).splitlines()[0]}",
+            "choose a size that the net accepts",
+        ) from error
+
+
+def _positions(node: ir.Node, size: list[int]) -> int:
+    return math.prod(size[:-1]) if node.op_type in ("Gemm", "MatMul") else size[0] * math.prod(size[2:])
 
 
 def _initializer(value: ir.Value | None) -> ir.Value | None:

@@ -85,7 +85,7 @@ class PruningPlan:
             for axis in axes:
                 if axis.axis >= len(shape) or shape[axis.axis] != axis.width:
                     raise PlanError(
-                        f"the plan cuts {name} along axis {axis.axis} of width {axis.width}, but here its shape is {shape}",
+                        f"the plan cuts {name} along axis {axis.axis} of width {axis.width}, here its shape is {shape}",
                         "use the plan of this model, or build the model with the same arguments",
                     )
 
@@ -154,6 +154,8 @@ def _initializers(channels: ChannelMap, cut: frozenset[int]) -> dict[str, tuple[
             if unit.label not in cut:
                 continue
             for member in unit.members:
+                if member.initializer not in channels.parameters:
+                    continue  # a constant of the trace: it shrinks in the graph, a module does not have it
                 place = (member.initializer, member.axis)
                 gone.setdefault(place, set()).update(member.indices)
                 masked[place] = member.masked

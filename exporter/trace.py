@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -21,10 +22,8 @@ from torch import nn
 
 from edgeslim.errors import UnsupportedGraphError
 
+from .certificate import Runner
 from .passes.fold_constants import fold_constants
-
-Runner = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
-"""Images (N, C, H, W) float32 in, the net's outputs in order."""
 
 
 def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
@@ -50,13 +49,13 @@ def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
         module.train(training)
     if program is None:
         raise UnsupportedGraphError(f"{type(module).__name__}: the ONNX exporter returned nothing")
-    return fold_constants(program.model)
+    return fold_constants(_name_sizes(program.model))
 
 
 def runner_from_module(module: nn.Module) -> Runner:
     """Wrap a module as a function on arrays, run in eval mode without gradients on the module's device."""
 
-    def run(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def run(images: NDArray[np.generic]) -> list[NDArray[np.generic]]:
         training = module.training
         device = next((p.device for p in module.parameters()), torch.device("cpu"))
         module.eval()
@@ -85,6 +84,24 @@ def _export(module: nn.Module, batch: torch.Tensor) -> torch.onnx.ONNXProgram | 
     dynamic = {0: auto} if batch.ndim != 4 else {0: auto, 2: auto, 3: auto}
     # dynamic_shapes as a tuple binds by position, whatever the forward calls its argument.
     return torch.onnx.export(module, (batch,), dynamo=True, optimize=False, dynamic_shapes=(dynamic,), verbose=False)
+
+
+def _name_sizes(model: ir.Model) -> ir.Model:
+    """Call the dynamic sizes of the image batch, height and width wherever they occur."""
+    image = model.graph.inputs[0].shape or ()
+    names = dict(zip(("batch", "", "height", "width"), image))
+    renamed = {d.value: name for name, d in names.items() if isinstance(d, ir.SymbolicDim) and d.value}
+    if not renamed:
+        return model
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, renamed)) + r")\b")
+    values = [*model.graph.inputs, *(v for n in model.graph for v in n.outputs)]
+    for value in values:
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                d if isinstance(d, int) or d.value is None else pattern.sub(lambda m: renamed[m[1]], d.value)
+                for d in value.shape
+            )
+    return model
 
 
 def _flatten(outputs: object) -> list[torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Size = tuple[PositiveInt, PositiveInt]
+VesselSide = Annotated[int, Field(ge=32, le=4096)]
 
 
 class Section(BaseModel):
@@ -55,9 +57,10 @@ class VesselsData(DataSection):
     """Built-in retina-like images with branching vessels, generated from a seed."""
 
     name: Literal["vessels"]
-    train: PositiveInt = 48
+    train: Annotated[int, Field(ge=2)] = 48
+    """Images to train on, with those held out for validation."""
     test: PositiveInt = 24
-    size: Size = (192, 192)
+    size: tuple[VesselSide, VesselSide] = (192, 192)
     seed: NonNegativeInt = 0
 
 
@@ -76,12 +79,22 @@ class SegmentationFolderData(DataSection):
 
     name: Literal["segmentation-folder"]
     root: Path
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=255)]
     mask: Literal["ids", "binary"] = "ids"
     """`ids`: pixel value = class id, `ignore_index` = unlabelled. `binary`: zero = first class, other = second."""
     ignore_index: Annotated[int, Field(ge=0, le=255)] = 255
     test: Fraction = 0.2
     """Share held out as the test set where the folder has no test/ of its own."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SegmentationFolderData:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("two classes have the same name")
+        if self.mask == "binary" and len(self.classes) != 2:
+            raise ValueError(f"mask: binary has two classes, {len(self.classes)} are named")
+        if self.mask == "binary" and self.ignore_index < 2:
+            raise ValueError(f"ignore_index {self.ignore_index} is a class of a binary mask")
+        return self
 
 
 DataSpec = Annotated[VesselsData | StareData | SegmentationFolderData, Field(discriminator="name")]
@@ -91,12 +104,17 @@ class AugmentSection(Section):
     """Random changes of a training crop; each is off at its zero."""
 
     crop: Size = (96, 96)
+    """Cut from the image before anything else; a smaller image is padded with unlabelled black."""
     flip: bool = True
+    """Mirror left and right in half of the draws."""
     rotate_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """Angle drawn from [-rotate_degrees, rotate_degrees]."""
     scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Zoom factor drawn from [1 - scale, 1 + scale]."""
     brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Factor on all pixels drawn from [1 - brightness, 1 + brightness]."""
     contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Factor on the distance from the mean grey drawn from [1 - contrast, 1 + contrast]."""
 
 
 class LossSection(Section):
@@ -323,16 +341,66 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 
 def _describe(problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    path = _yaml_path(problem["loc"]) or "recipe"
     if problem["type"] == "extra_forbidden":
         return f"{path}: unknown key"
     if problem["type"] == "missing":
         return f"{path}: missing"
+    if problem["type"] == "union_tag_not_found":
+        return f"{path}.name: missing"
+    if problem["type"] == "union_tag_invalid":
+        seen, known = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+        return f"{path}.name: {seen!r} is not one of {known}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     shown = problem["input"]
     seen = "" if isinstance(shown, (dict, list)) else f" (got {shown!r})"
     return f"{path}: {message}{seen}"
+
+
+def _yaml_path(loc: Sequence[str | int]) -> str:
+    """pydantic's location as the path in the YAML file.
+
+    Inside a section chosen by its `name`, pydantic puts that name into the location (`data.stare.root`); it is
+    found by walking down the annotations beside the location, and left out.
+    """
+    parts: list[str] = []
+    kind: object = Recipe
+    for part in loc:
+        chosen = _choices(kind).get(str(part))
+        if chosen is not None:
+            kind = chosen
+            continue
+        parts.append(str(part))
+        kind = _inside(kind, part)
+    return ".".join(parts)
+
+
+def _choices(kind: object) -> dict[str, type[Section]]:
+    """The sections of a union of named sections, by the name that selects them; empty for all else."""
+    members = [m for m in typing.get_args(_bare(kind)) if isinstance(m, type) and issubclass(m, Section)]
+    if len(members) < 2:
+        return {}
+    return {tag: m for m in members for tag in typing.get_args(m.model_fields["name"].annotation)}
+
+
+def _inside(kind: object, part: str | int) -> object:
+    """The annotation of field or item `part` of `kind`; None where it is not known."""
+    kind = _bare(kind)
+    if isinstance(kind, type) and issubclass(kind, Section):
+        field = kind.model_fields.get(str(part))
+        return field.annotation if field else None
+    arguments = typing.get_args(kind)
+    return arguments[0] if arguments and isinstance(part, int) else None
+
+
+def _bare(kind: object) -> object:
+    """Take off `Annotated[...]` and `... | None`."""
+    if typing.get_origin(kind) is Annotated:
+        return _bare(typing.get_args(kind)[0])
+    options = [a for a in typing.get_args(kind) if a is not type(None)]
+    is_optional = len(options) == 1 and len(typing.get_args(kind)) == 2
+    return _bare(options[0]) if is_optional else kind
 
 
 def _kind(value: object) -> str:

@@ -70,11 +70,13 @@ class LayerWidth:
 class ChannelMap:
     """The result of the analysis; it refers to the graph it was made from and changes nothing in it.
 
+    parameters: the initializers that belong to the model; all others are constants of the trace.
     initializer_axes: initializer -> its axes, None where an axis cannot shrink.
     pinned: root label -> why it stays.
     """
 
     model: ir.Model
+    parameters: frozenset[str]
     families: tuple[Family, ...]
     initializer_axes: dict[str, list[Axis | None]]
     rewrites: tuple[CountRewrite, ...]
@@ -101,7 +103,8 @@ def analyze(model: ir.Model, parameters: Collection[str] | None = None) -> Chann
     Raises UnsupportedGraphError for a graph that breaks the rules of ONNX.
     """
     graph = model.graph
-    channels = Channels(frozenset(graph.initializers if parameters is None else parameters))
+    maskable = frozenset(graph.initializers if parameters is None else parameters)
+    channels = Channels(maskable)
     layers: list[LayerWidth] = []
     for node in _nodes(graph):
         reason = _apply_rule(node, channels)
@@ -114,6 +117,7 @@ def analyze(model: ir.Model, parameters: Collection[str] | None = None) -> Chann
     units = _units(channels, pinned)
     return ChannelMap(
         model=model,
+        parameters=maskable,
         families=_families(units),
         initializer_axes=channels.initializer_axes,
         rewrites=tuple(channels.rewrites),

@@ -16,11 +16,16 @@ from .context import Channels
 
 FOLLOWED = frozenset({"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
 """Operators that only carry entries of a shape along."""
+_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+"""What a forward does with image sizes; the result is a number that no channel has a part in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One entry of a shape: a constant `size` at (node, input, position), or the size of `axis` of `value`."""
+    """One entry of a shape: a constant `size` at (node, input, position), or the size of `axis` of `value`.
+
+    Neither: a number computed from image sizes.
+    """
 
     size: int | None = None
     node: ir.Node | None = None
@@ -46,6 +51,8 @@ def entries(node: ir.Node, index: int, channels: Channels) -> list[Entry] | None
 def _through(node: ir.Node, channels: Channels) -> list[Entry] | None:
     if node.op_type == "Shape":
         return _of_shape(node)
+    if node.op_type in _ARITHMETIC:
+        return _computed(node, channels)
     if node.op_type not in FOLLOWED:
         return None
     if node.op_type == "Concat":
@@ -68,6 +75,17 @@ def _of_shape(node: ir.Node) -> list[Entry] | None:
     start = node.attributes["start"].as_int() if "start" in node.attributes else 0
     end = node.attributes["end"].as_int() if "end" in node.attributes else len(value.shape)
     return [Entry(value=value, axis=a) for a in range(len(value.shape))[start:end]]
+
+
+def _computed(node: ir.Node, channels: Channels) -> list[Entry] | None:
+    """Arithmetic on numbers in which no width takes part."""
+    operands = [entries(node, i, channels) for i in range(len(node.inputs))]
+    if any(o is None for o in operands):
+        return None
+    carried = [e for o in operands for e in o or ()]
+    if any(e.value is not None and channels.axes(e.value)[e.axis] is not None for e in carried):
+        return None
+    return [Entry()] * max(len(o or ()) for o in operands)
 
 
 def _pick(carried: list[Entry], indices: object) -> list[Entry] | None:

@@ -145,6 +145,8 @@ def check_entries(node: ir.Node, target: list[Entry], axes: Axes, channels: Chan
             if source is not None and not channels.same(source, axis):
                 channels.pin(source, f"its width sizes another tensor in {place(node)}")
                 return "sized by the width of another tensor"
+        elif axis is not None and entry.size is None:
+            return "sized by a computed number"
         elif axis is not None and entry.size == len(axis) and entry.node is not None:
             channels.count(entry.node, axis.ids, input=entry.input, position=entry.position)
     return None

@@ -1,0 +1,262 @@
+"""The public verb: from a pruned net to a bundle that carries its own proof.
+
+    masked graph -> remove_channels -> simplify -> embed_preprocess -> model.onnx
+    masked torch == compact torch == compact ONNX == simplified ONNX == shipped ONNX      (the certificate)
+
+Every form is compared with the masked net, on random and on real input, at two image sizes and two batch sizes where
+the graph is dynamic. A stage that fails raises CertificateError and nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+from numpy.typing import NDArray
+
+from edgeslim.errors import ExportError
+from edgeslim.runtime.certificate import Certificate
+from edgeslim.runtime.golden import GoldenCase
+from edgeslim.runtime.manifest import GoldenSpec, ImageSpec, Manifest, Sizes, TensorSpec
+
+from .bundle import golden_bytes, write_bundle
+from .certificate import Probe, Runner, Tolerance, certify, random_probe, require
+from .channels import ChannelMap
+from .channels.coverage import coverage
+from .cost import count_macs, count_parameters, count_weight_bytes
+from .passes.embed_preprocess import embed_preprocess
+from .passes.remove_channels import remove_channels
+from .passes.simplify import simplify
+from .plan import PruningPlan, cut_of_plan
+
+Frames = Sequence[NDArray[np.uint8]]
+"""Camera frames, each (H, W, C) uint8, RGB."""
+
+
+class Exportable(Protocol):
+    """What can be exported: a graph with its masked weights, what to cut, and the nets it must equal."""
+
+    @property
+    def graph(self) -> ir.Model: ...
+    @property
+    def channels(self) -> ChannelMap: ...
+    @property
+    def plan(self) -> PruningPlan: ...
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(N, C, H, W) of the example the net was traced with."""
+        ...
+
+    def references(self) -> Mapping[str, Runner]:
+        """Torch forms of the net by name; the first is the masked net, the reference of the certificate."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """All forms of the net on its way to the bundle, and what happened on the way."""
+
+    compact: ir.Model
+    simplified: ir.Model
+    shipped: ir.Model
+    simplifier: str
+
+
+def export(
+    pruned: Exportable,
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    size_multiple: int = 1,
+    size: tuple[int, int] | None = None,
+    frames: Frames = (),
+    classes: Sequence[str] = (),
+    metrics: Mapping[str, float] | None = None,
+    provenance: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
+    simplify_graph: bool = True,
+    archive: bool = False,
+    tolerance: Tolerance | None = None,
+) -> Path:
+    """Write the bundle `path` of a pruned (or unpruned) net and return its path.
+
+    mean, std: per colour, of pixels scaled to [0, 1].  size: (height, width) of a benchmark frame; the example's
+    where absent.  frames: real frames for the certificate and the golden vectors; random ones where there are none.
+    Raises CertificateError if any form of the net differs, ExportError or UnsupportedGraphError if there is none.
+    """
+    bench_size = size or (pruned.input_shape[2], pruned.input_shape[3])
+    compiled = compile_graph(pruned, mean, std, simplify_graph)
+    cases = _frame_batches(frames, pruned, bench_size)
+    certificate = prove(pruned, compiled, cases, mean, std, "real" if len(frames) else "random", tolerance)
+    require(certificate)
+    model = ir.to_proto(compiled.shipped).SerializeToString()
+    golden, spec = _golden(model, cases)
+    macs_shape = (1, *bench_size, pruned.input_shape[1])
+    manifest = Manifest(
+        name=name or Path(path).stem,
+        golden=spec,
+        inputs=_specs(compiled.shipped.graph.inputs, "NHWC"),
+        # Sizes as the trace names them: what simplification infers anew has lost the names.
+        outputs=_specs(pruned.channels.model.graph.outputs, "NCHW"),
+        image=ImageSpec(mean=mean, std=std, size_multiple=size_multiple),
+        bench_size=bench_size,
+        classes=tuple(classes),
+        metrics=dict(metrics or {}),
+        sizes=Sizes(
+            parameters=count_parameters(compiled.compact, pruned.channels.parameters),
+            weight_bytes=count_weight_bytes(compiled.shipped),
+            macs=count_macs(compiled.shipped, macs_shape),
+            macs_shape=macs_shape,
+        ),
+        provenance={
+            **(provenance or {}),
+            "simplifier": compiled.simplifier,
+            "onnxruntime": onnxruntime.__version__,
+        },
+        certificate=certificate,
+        coverage=tuple(coverage(pruned.channels, cut_of_plan(pruned.channels, pruned.plan))),
+    )
+    content = {**(files or {}), "plan.json": pruned.plan.to_json().encode(), spec.file: golden}
+    return write_bundle(path, model=model, manifest=manifest, files=content, archive=archive)
+
+
+def compile_graph(
+    pruned: Exportable, mean: tuple[float, ...], std: tuple[float, ...], simplify_graph: bool = True
+) -> Compiled:
+    """Take the cut channels out, shorten the graph, and let it read frames. Raises ExportError."""
+    compact = remove_channels(pruned.graph, pruned.channels, cut_of_plan(pruned.channels, pruned.plan))
+    simplified, tool = compact, "off"
+    if simplify_graph:
+        result = simplify(compact)
+        simplified, tool = result.model, "; ".join((result.tool, *result.problems))
+    shipped = embed_preprocess(simplified, mean, std)
+    return Compiled(compact=compact, simplified=simplified, shipped=shipped, simplifier=tool)
+
+
+def prove(
+    pruned: Exportable,
+    compiled: Compiled,
+    frames: Sequence[NDArray[np.uint8]],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    kind: str,
+    tolerance: Tolerance | None = None,
+) -> Certificate:
+    """Compare every form of the net with the masked net. frames: batches (N, H, W, C) uint8."""
+    references = dict(pruned.references())
+    name, masked = next(iter(references.items()))
+    del references[name]
+    candidates = {
+        **references,
+        "compact ONNX": runner_from_graph(compiled.compact),
+        "simplified ONNX": runner_from_graph(compiled.simplified),
+    }
+    images = [normalize(batch, mean, std) for batch in frames]
+    probes = [random_probe([i.shape for i in images]), Probe(kind, images)]
+    floats = certify((name, masked), candidates, probes, tolerance)
+    shipped = certify(
+        (name, lambda batch: masked(normalize(batch, mean, std))),  # frames reach torch normalised here
+        {"shipped ONNX on frames": runner_from_graph(compiled.shipped)},
+        [Probe(kind, frames)],
+        tolerance,
+    )
+    return Certificate(stages=floats.stages + shipped.stages)
+
+
+def runner_from_graph(model: ir.Model) -> Runner:
+    """Wrap a graph as a function on arrays, run by ONNX Runtime. Raises ExportError if it refuses the graph."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    except Exception as error:  # onnxruntime raises its own exception types, all of them "cannot load"
+        raise ExportError(f"ONNX Runtime refuses the exported graph: {error}", "please report the net") from error
+    feed = session.get_inputs()[0].name
+    return lambda images: [np.asarray(a) for a in session.run(None, {feed: images})]
+
+
+def normalize(frames: NDArray[np.generic], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """(pixel / 255 - mean) / std: frames (N, H, W, C) uint8 -> images (N, C, H, W) float32."""
+    scaled = (frames.astype(np.float32) / 255 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def _frame_batches(frames: Frames, pruned: Exportable, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Batches of one and two at the example's size and, where the graph allows it, at a second size."""
+    batch, channels, height, width = pruned.graph.graph.inputs[0].shape or (0, 0, 0, 0)
+    del channels
+    sizes = [(pruned.input_shape[2], pruned.input_shape[3])]
+    if not isinstance(height, int) and not isinstance(width, int):
+        other = _second_size(sizes[0])
+        if _runs(pruned, other):
+            sizes.append(other)
+    counts = (1, 2) if not isinstance(batch, int) else (batch,)
+    source = list(frames) or [_random_frame(size, pruned.input_shape[1], s) for s in range(2)]
+    return [np.stack([_crop(source[i % len(source)], s) for i in range(count)]) for s in sizes for count in counts]
+
+
+def _second_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Another size that nets with strides up to 32 accept, and not square where the first is."""
+    height, width = size
+    return (height // 64 * 32 or 32, (width // 64 * 32 or 32) + 32)
+
+
+def _runs(pruned: Exportable, size: tuple[int, int]) -> bool:
+    """Whether the masked net itself accepts this size (a net may demand more than a multiple of 32)."""
+    masked = next(iter(pruned.references().values()))
+    try:
+        masked(np.zeros((1, pruned.input_shape[1], *size), np.float32))
+    except Exception:  # any failure of a user's forward means "not this size"; the certificate states the sizes used
+        return False
+    return True
+
+
+def _random_frame(size: tuple[int, int], channels: int, seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
+
+
+def _crop(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The top left (height, width) of a frame, mirrored at the far edges where it is smaller."""
+    height, width = size
+    below, right = max(0, height - frame.shape[0]), max(0, width - frame.shape[1])
+    if below or right:
+        frame = np.pad(frame, ((0, below), (0, right), (0, 0)), mode="symmetric")
+    return frame[:height, :width]
+
+
+def _golden(model: bytes, batches: Sequence[NDArray[np.uint8]]) -> tuple[bytes, GoldenSpec]:
+    """The smallest batches with what the shipped model answers here, and how closely a device must follow."""
+    session = onnxruntime.InferenceSession(model)
+    names = [o.name for o in session.get_outputs()]
+    cases, largest = [], 0.0
+    for batch in sorted(batches, key=lambda b: b.size)[:2]:
+        outputs = session.run(names, {session.get_inputs()[0].name: batch})
+        largest = max([largest, *(float(np.abs(o).max(initial=0.0)) for o in outputs)])
+        cases.append(GoldenCase(inputs={session.get_inputs()[0].name: batch}, outputs=dict(zip(names, outputs))))
+    tolerance = Tolerance()
+    return golden_bytes(cases), GoldenSpec(atol=5 * tolerance.relative_atol * largest, rtol=5 * tolerance.rtol)
+
+
+def _specs(values: Sequence[ir.Value], layout: str) -> tuple[TensorSpec, ...]:
+    specs = []
+    for value in values:
+        if value.shape is None or value.dtype is None:
+            raise ExportError(f"shape or type of {value.name} is unknown after simplification", "turn simplify off")
+        shape = tuple(d if isinstance(d, int) else (d.value or f"axis{i}") for i, d in enumerate(value.shape))
+        specs.append(
+            TensorSpec(
+                name=value.name or "",
+                dtype=value.dtype.numpy().name,
+                shape=shape,
+                layout=layout if len(shape) == len(layout) else "",
+            )
+        )
+    return tuple(specs)

@@ -1,0 +1,80 @@
+"""What training minimises: Dice and cross-entropy over the labelled pixels, and agreement with a teacher.
+
+For class c with probabilities p and one-hot labels t, summed over the labelled pixels of the whole batch,
+
+    dice_c = (2 sum p t + 1) / (sum p + sum t + 1)          loss = 1 - mean of dice_c over the classes that occur
+
+The 1 (one pixel) keeps a nearly empty class from dominating. Classes without a pixel in the batch are left
+out of the mean: their false positives are cross-entropy's to punish. All sums are float32, whatever the logits are.
+Source: Milletari et al., "V-Net", 2016, arXiv 1606.04797, without the squares.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgeslim.errors import InvariantError
+
+
+class SegmentationLoss(nn.Module):
+    """dice * soft Dice loss + cross_entropy * mean cross-entropy.
+
+    forward: logits (N, classes, H, W) float, target (N, H, W) int64 -> scalar float32. Pixels with the target
+    `ignore_index` change neither value nor gradient. Without a labelled pixel the loss is 0 and so is its gradient.
+    """
+
+    def __init__(self, dice: float, cross_entropy: float, classes: int, ignore_index: int) -> None:
+        super().__init__()
+        self.dice, self.cross_entropy = dice, cross_entropy
+        self.classes, self.ignore_index = classes, ignore_index
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        _check_shapes(logits, (target.shape[0], self.classes, *target.shape[1:]))
+        logits = logits.float()
+        loss = logits.new_zeros(())
+        if self.cross_entropy > 0:
+            labelled = (target != self.ignore_index).sum().clamp(min=1)
+            total = F.cross_entropy(logits, target, ignore_index=self.ignore_index, reduction="sum")
+            loss = loss + self.cross_entropy * total / labelled
+        if self.dice > 0:
+            loss = loss + self.dice * soft_dice_loss(logits, target, self.ignore_index)
+        return loss
+
+
+def soft_dice_loss(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """logits (N, C, H, W) float32, target (N, H, W) int64 in 0..C-1 or `ignore_index` -> scalar in [0, 1)."""
+    classes = logits.shape[1]
+    labelled = target != ignore_index
+    # torch.where, not a product: an infinite logit on an unlabelled pixel must not turn into nan.
+    probabilities = torch.where(labelled[:, None], logits, 0.0).softmax(dim=1) * labelled[:, None]
+    one_hot = F.one_hot(torch.where(labelled, target, 0), classes).movedim(-1, 1) * labelled[:, None]
+    axes = (0, 2, 3)
+    counts = one_hot.sum(axes)
+    overlap = (probabilities * one_hot).sum(axes)
+    dice = (2 * overlap + 1) / (probabilities.sum(axes) + counts + 1)
+    occurs = counts > 0
+    return ((1 - dice) * occurs).sum() / occurs.sum().clamp(min=1)
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float, valid_mask: Tensor | None = None) -> Tensor:
+    """T^2 * KL(teacher || student) of the softened class probabilities, mean over the valid pixels.
+
+    student, teacher: logits (N, C, H, W), the teacher's without gradient; valid_mask: (N, H, W) bool, all if None.
+    Scalar float32; 0 without a valid pixel. T^2 keeps the gradient's size when T changes.
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531.
+    """
+    _check_shapes(student, tuple(teacher.shape))
+    wanted = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    given = F.log_softmax(student.float() / temperature, dim=1)
+    divergence = F.kl_div(given, wanted, reduction="none", log_target=True).sum(dim=1)
+    if valid_mask is None:
+        return temperature**2 * divergence.mean()
+    total = torch.where(valid_mask, divergence, 0.0).sum()
+    return temperature**2 * total / valid_mask.sum().clamp(min=1)
+
+
+def _check_shapes(logits: Tensor, wanted: tuple[int, ...]) -> None:
+    if tuple(logits.shape) != wanted:
+        raise InvariantError(f"logits have shape {tuple(logits.shape)} where {wanted} belongs")

@@ -1,0 +1,107 @@
+"""A net with its analysis and its plan: what `prune` returns and `export` takes.
+
+The dense module gives the shapes; the weights live in one of two places. Until `compact()` is called they are the
+masked module's. From then on the compact module is the net: what is trained there is what `module` shows (put back
+into dense shapes) and what is exported.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from edgeslim.exporter.certificate import Runner
+from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
+from edgeslim.exporter.channels.coverage import coverage
+from edgeslim.exporter.plan import PruningPlan, cut_of_plan, plan_from_cut
+from edgeslim.exporter.trace import runner_from_module, trace
+from edgeslim.exporter.weights import with_weights
+
+from .compact import compact_module, expand_state, mask_state
+
+
+class PrunedModel:
+    """A module under a pruning plan (at first the empty one). Made by `PrunedModel.from_module`."""
+
+    def __init__(self, module: nn.Module, example: torch.Tensor, channels: ChannelMap) -> None:
+        """Take over `module` (dense shapes) and the analysis of its trace. example: (N, C, H, W) float."""
+        self.channels = channels
+        self._masked = module
+        self._example = example
+        self._dense_state = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        self._compact: nn.Module | None = None
+        self.plan = plan_from_cut(channels, ())
+
+    @classmethod
+    def from_module(cls, module: nn.Module, example: torch.Tensor) -> PrunedModel:
+        """Trace and analyse a copy of `module`. Raises UnsupportedGraphError if it cannot be run or traced."""
+        module = copy.deepcopy(module).eval()
+        return cls(module, example, analyze(trace(module, example), set(module.state_dict())))
+
+    @property
+    def module(self) -> nn.Module:
+        """The masked net in dense shapes, with the newest weights."""
+        if self._compact is not None:
+            state = expand_state(self._compact.state_dict(), self._dense_state, self.plan)
+            self._masked.load_state_dict(state)
+        return self._masked
+
+    @property
+    def coverage(self) -> Coverage:
+        """Per layer the width before and after, or why it stayed."""
+        return coverage(self.channels, self.cut)
+
+    @property
+    def cut(self) -> frozenset[int]:
+        """Labels of the units that the plan cuts."""
+        return cut_of_plan(self.channels, self.plan)
+
+    @property
+    def graph(self) -> ir.Model:
+        """The traced graph with the masked net's weights."""
+        state = {name: t.detach().cpu().numpy() for name, t in self.module.state_dict().items()}
+        return with_weights(self.channels.model, state)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(N, C, H, W) of the example."""
+        return tuple(self._example.shape)
+
+    def apply(self, plan: PruningPlan) -> None:
+        """Cut further: `plan` replaces the present one. Raises PlanError if it belongs to another model."""
+        cut_of_plan(self.channels, plan)
+        module = self.module
+        self._dense_state = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        self._compact = None
+        self.plan = plan
+        module.load_state_dict(mask_state(self._dense_state, plan))
+
+    def apply_cut(self, cut: Collection[int]) -> None:
+        """Cut the units with these labels (all of them, not only the new ones). Raises PlanError."""
+        self.apply(plan_from_cut(self.channels, cut))
+
+    def compact(self) -> nn.Module:
+        """The physically smaller net, the same object each time; train it and export this PrunedModel.
+
+        Raises UnsupportedGraphError where the class hard-codes its widths; train `module` under `hold_masks` then.
+        """
+        if self._compact is None:
+            dense = copy.deepcopy(self._masked)
+            dense.load_state_dict(self._dense_state)
+            self._compact = compact_module(dense, self.plan, self._example)
+        return self._compact
+
+    def hold_masks(self) -> None:
+        """Set the masked weights of `module` to zero again, after an optimiser step has moved them."""
+        self._masked.load_state_dict(mask_state(self._masked.state_dict(), self.plan))
+
+    def references(self) -> Mapping[str, Runner]:
+        """The torch forms that an export must equal, the masked net first."""
+        forms = {"masked torch": runner_from_module(self.module)}
+        if self._compact is not None:
+            forms["compact torch"] = runner_from_module(self._compact)
+        return forms
