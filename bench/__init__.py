@@ -1,1 +1,32 @@
-"""TODO"""
+"""Measure the latency and memory of bundles, and compare them."""
+
+from .measure import Progress, measure
+from .result import (
+    ArenaUse,
+    BenchResult,
+    Latency,
+    Machine,
+    MemoryUse,
+    Settings,
+    Side,
+    Speedup,
+    WarmUp,
+    latency_from_samples,
+    percentile,
+)
+
+__all__ = [
+    "ArenaUse",
+    "BenchResult",
+    "Latency",
+    "Machine",
+    "MemoryUse",
+    "Progress",
+    "Settings",
+    "Side",
+    "Speedup",
+    "WarmUp",
+    "latency_from_samples",
+    "measure",
+    "percentile",
+]

@@ -71,6 +71,29 @@ def write_bundle(
     return Path(path)
 
 
+def amend_bundle(
+    path: str | os.PathLike[str],
+    *,
+    metrics: Mapping[str, float] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Replace the metrics of a bundle and add (or replace) files, all else staying as it is.
+
+    What can only be known by running the bundle, its scores and its report, gets into it this way.
+    Raises BundleError if `path` is no intact bundle, ExportError as `write_bundle` does.
+    """
+    bundle = read_bundle(path)
+    manifest = bundle.manifest
+    kept = {name: data for name, data in bundle.files.items() if name not in (manifest.model, MANIFEST_NAME)}
+    return write_bundle(
+        path,
+        model=bundle.model,
+        manifest=manifest if metrics is None else dataclasses.replace(manifest, metrics=dict(metrics)),
+        files={**kept, **(files or {})},
+        archive=Path(path).is_file(),
+    )
+
+
 def golden_bytes(cases: Sequence[GoldenCase]) -> bytes:
     """The golden vectors as NPZ, the same bytes for the same arrays. Raises ExportError for object arrays."""
     members: dict[str, bytes] = {}

@@ -1,1 +1,44 @@
-"""TODO"""
+"""Load a bundle and run frames: NumPy and one inference engine, nothing else."""
+
+from .backends import Backend, BackendFactory, open_backend
+from .bundle import Bundle, read_archive, read_bundle
+from .certificate import Certificate, Stage
+from .golden import GoldenCase, GoldenReport
+from .manifest import (
+    MANIFEST_NAME,
+    SCHEMA,
+    FileEntry,
+    GoldenSpec,
+    ImageSpec,
+    LayerCoverage,
+    Manifest,
+    Sizes,
+    TensorSpec,
+    parse_manifest,
+)
+from .session import Session, load
+
+__all__ = [
+    "MANIFEST_NAME",
+    "SCHEMA",
+    "Backend",
+    "BackendFactory",
+    "Bundle",
+    "Certificate",
+    "FileEntry",
+    "GoldenCase",
+    "GoldenReport",
+    "GoldenSpec",
+    "ImageSpec",
+    "LayerCoverage",
+    "Manifest",
+    "Session",
+    "Sizes",
+    "Stage",
+    "TensorSpec",
+    "load",
+    "open_backend",
+    "parse_manifest",
+    "read_archive",
+    "read_bundle",
+]

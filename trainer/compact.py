@@ -23,11 +23,14 @@ RELATIVE_TOLERANCE = 1e-4
 def mask_state(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> dict[str, torch.Tensor]:
     """A copy of a dense state with the cut indices of all masked axes set to zero."""
     masked = {name: tensor.detach().clone() for name, tensor in state.items()}
-    for name, axes in _planned(masked, plan):
-        for axis in axes:
-            if axis.masked:
-                masked[name].index_fill_(axis.axis, _index(axis.cut, masked[name]), 0)
+    _zero_cut(masked, plan)
     return masked
+
+
+def hold_masks(module: nn.Module, plan: PruningPlan) -> None:
+    """Zero the masked slices of a module's own tensors, in place."""
+    with torch.no_grad():
+        _zero_cut(module.state_dict(), plan)
 
 
 def shrink_state(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> dict[str, torch.Tensor]:
@@ -74,6 +77,13 @@ def compact_module(dense: nn.Module, plan: PruningPlan, example: torch.Tensor) -
     _shrink_in_place(small, plan)
     _compare(masked, small, example)
     return small
+
+
+def _zero_cut(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> None:
+    for name, axes in _planned(state, plan):
+        for axis in axes:
+            if axis.masked:
+                state[name].index_fill_(axis.axis, _index(axis.cut, state[name]), 0)
 
 
 def _planned(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> list[tuple[str, tuple[AxisPlan, ...]]]:

@@ -32,12 +32,13 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         _check_shapes(logits, (target.shape[0], self.classes, *target.shape[1:]))
-        logits = logits.float()
+        labelled = target != self.ignore_index
+        # torch.where, not a product: an infinite logit on an unlabelled pixel must not turn into nan.
+        logits = torch.where(labelled[:, None], logits.float(), 0.0)
         loss = logits.new_zeros(())
         if self.cross_entropy > 0:
-            labelled = (target != self.ignore_index).sum().clamp(min=1)
             total = F.cross_entropy(logits, target, ignore_index=self.ignore_index, reduction="sum")
-            loss = loss + self.cross_entropy * total / labelled
+            loss = loss + self.cross_entropy * total / labelled.sum().clamp(min=1)
         if self.dice > 0:
             loss = loss + self.dice * soft_dice_loss(logits, target, self.ignore_index)
         return loss
@@ -45,11 +46,10 @@ class SegmentationLoss(nn.Module):
 
 def soft_dice_loss(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     """logits (N, C, H, W) float32, target (N, H, W) int64 in 0..C-1 or `ignore_index` -> scalar in [0, 1)."""
-    classes = logits.shape[1]
-    labelled = target != ignore_index
-    # torch.where, not a product: an infinite logit on an unlabelled pixel must not turn into nan.
-    probabilities = torch.where(labelled[:, None], logits, 0.0).softmax(dim=1) * labelled[:, None]
-    one_hot = F.one_hot(torch.where(labelled, target, 0), classes).movedim(-1, 1) * labelled[:, None]
+    labelled = (target != ignore_index)[:, None]
+    probabilities = torch.where(labelled, logits, 0.0).softmax(dim=1) * labelled
+    classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
+    one_hot = (target[:, None] == classes) & labelled
     axes = (0, 2, 3)
     counts = one_hot.sum(axes)
     overlap = (probabilities * one_hot).sum(axes)
@@ -66,12 +66,14 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float, valid_mas
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531.
     """
     _check_shapes(student, tuple(teacher.shape))
+    if valid_mask is None:
+        valid_mask = torch.ones_like(student[:, 0], dtype=torch.bool)
+    student = torch.where(valid_mask[:, None], student, 0.0)
+    teacher = torch.where(valid_mask[:, None], teacher, 0.0)
     wanted = F.log_softmax(teacher.detach().float() / temperature, dim=1)
     given = F.log_softmax(student.float() / temperature, dim=1)
-    divergence = F.kl_div(given, wanted, reduction="none", log_target=True).sum(dim=1)
-    if valid_mask is None:
-        return temperature**2 * divergence.mean()
-    total = torch.where(valid_mask, divergence, 0.0).sum()
+    # Both are 0, hence equal, where not valid: such a pixel adds nothing.
+    total = F.kl_div(given, wanted, reduction="sum", log_target=True)
     return temperature**2 * total / valid_mask.sum().clamp(min=1)
 
 

@@ -7,7 +7,7 @@ With TP, FP, FN, TN of the foreground (class 1) at the most likely class:
 
 `auc` is the area under the ROC curve of the foreground's logit margin. Keeping every pixel's score would take
 gigabytes, so scores are counted in 8192 bins (64 KiB a side). Two pixels in one bin count as a tie, so the error is at
-most half the share of such pairs: below 1e-3 unless the scores saturate, see `BinnedAUC`.
+most half the share of such pairs: below 1e-3 unless nearly all scores are equal, see `BinnedAUC`.
 A ratio of nothing by nothing is None: a set without a foreground pixel has no sensitivity, not a perfect one.
 """
 
@@ -84,15 +84,15 @@ class SegmentationMetrics:
 class BinnedAUC(Metric):
     """Area under the ROC curve of one real score, in constant memory.
 
-    Margins m (any shape, float32) fall into 8192 bins, even in asinh(4 m) up to |m| = 50 and clipped there: fine around
-    the decision, coarser where a net is sure. AUC = P(score of a positive > score of a negative) + P(same bin) / 2.
+    Margins m (any shape, float32) fall into 8192 bins, even in asinh(4 m) up to |m| = 10,000: 0.0007 wide around the
+    decision, 0.3 % of m where a net is sure. AUC = P(score of a positive > score of a negative) + P(same bin) / 2.
     """
 
     full_state_update = False
     positive: Tensor
     negative: Tensor
     BINS = 8192
-    LIMIT = 50.0
+    LIMIT = 1e4
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,8 @@ class BinnedAUC(Metric):
     def update(self, margins: Tensor, is_positive: Tensor) -> None:
         """Count margins (any shape, float) with their labels (same shape, bool). A nan counts as the lowest."""
         reach = torch.asinh(torch.tensor(4 * self.LIMIT))
-        place = torch.asinh(4 * margins.float().nan_to_num(nan=-self.LIMIT)) / reach
+        clipped = margins.float().nan_to_num(nan=-self.LIMIT).clamp(-self.LIMIT, self.LIMIT)
+        place = torch.asinh(4 * clipped) / reach
         bins = ((place + 1) / 2 * self.BINS).long().clamp(0, self.BINS - 1)
         self.positive += torch.bincount(bins[is_positive], minlength=self.BINS)
         self.negative += torch.bincount(bins[~is_positive], minlength=self.BINS)

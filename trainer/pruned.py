@@ -21,7 +21,7 @@ from edgeslim.exporter.plan import PruningPlan, cut_of_plan, plan_from_cut
 from edgeslim.exporter.trace import runner_from_module, trace
 from edgeslim.exporter.weights import with_weights
 
-from .compact import compact_module, expand_state, mask_state
+from .compact import compact_module, expand_state, hold_masks, mask_state
 
 
 class PrunedModel:
@@ -71,6 +71,12 @@ class PrunedModel:
         """(N, C, H, W) of the example."""
         return tuple(self._example.shape)
 
+    def load_dense_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take over other weights of the same dense shapes, before anything is cut."""
+        self._masked.load_state_dict(mask_state(state, self.plan))
+        self._dense_state = {name: t.detach().clone() for name, t in state.items()}
+        self._compact = None
+
     def apply(self, plan: PruningPlan) -> None:
         """Cut further: `plan` replaces the present one. Raises PlanError if it belongs to another model."""
         cut_of_plan(self.channels, plan)
@@ -97,7 +103,7 @@ class PrunedModel:
 
     def hold_masks(self) -> None:
         """Set the masked weights of `module` to zero again, after an optimiser step has moved them."""
-        self._masked.load_state_dict(mask_state(self._masked.state_dict(), self.plan))
+        hold_masks(self._masked, self.plan)
 
     def references(self) -> Mapping[str, Runner]:
         """The torch forms that an export must equal, the masked net first."""

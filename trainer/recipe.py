@@ -25,7 +25,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Size = tuple[PositiveInt, PositiveInt]
-VesselSide = Annotated[int, Field(ge=32, le=4096)]
+VesselSide = Annotated[int, Field(ge=32, le=2048)]
 
 
 class Section(BaseModel):
@@ -312,7 +312,7 @@ _Loader.add_implicit_resolver(
 def _parse_yaml(text: str, where: str) -> object:
     try:
         return _plain(yaml.load(text, Loader=_Loader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:  # an anchor may contain itself
         raise ConfigError(f"{where} is not YAML: {error}", "check indentation and quotes") from error
 
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Ways to show a benchmark result."""

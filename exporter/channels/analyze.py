@@ -72,6 +72,7 @@ class ChannelMap:
 
     parameters: the initializers that belong to the model; all others are constants of the trace.
     initializer_axes: initializer -> its axes, None where an axis cannot shrink.
+    masked: (initializer, axis) whose cut indices the trainer sets to zero.
     pinned: root label -> why it stays.
     """
 
@@ -79,6 +80,7 @@ class ChannelMap:
     parameters: frozenset[str]
     families: tuple[Family, ...]
     initializer_axes: dict[str, list[Axis | None]]
+    masked: frozenset[tuple[str, int]]
     rewrites: tuple[CountRewrite, ...]
     layers: tuple[LayerWidth, ...]
     pinned: dict[int, str]
@@ -120,6 +122,7 @@ def analyze(model: ir.Model, parameters: Collection[str] | None = None) -> Chann
         parameters=maskable,
         families=_families(units),
         initializer_axes=channels.initializer_axes,
+        masked=frozenset(channels.masked),
         rewrites=tuple(channels.rewrites),
         layers=tuple(layers),
         pinned=pinned,

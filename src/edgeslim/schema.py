@@ -43,8 +43,8 @@ def dumps(value: object) -> str:
 def loads(cls: type[T], text: str | bytes) -> T:
     """Read a dataclass from JSON text. Raises SchemaError naming the path of the first mismatch."""
     try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, a number of 5,000 digits
         raise SchemaError(f"$: not JSON ({error})") from error
     return from_json(cls, data)
 
@@ -70,8 +70,19 @@ def _convert(kind: object, data: object, path: str) -> object:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _convert_dataclass(kind, data, path)
     if kind is float:
-        return float(_expect((int, float), data, path))
+        return _float(_expect((int, float), data, path), path)
     return _expect(typing.cast(type, kind), data, path)
+
+
+def _float(value: int | float, path: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise SchemaError(f"{path}: a number too large for a float") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _convert_union(kinds: tuple[object, ...], data: object, path: str) -> object:

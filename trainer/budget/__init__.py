@@ -1,1 +1,8 @@
-"""TODO"""
+"""How much may stay."""
+
+from .limits import WidthLimits
+from .macs import Macs
+from .ratio import Ratio
+from .registry import Budget, build_budget
+
+__all__ = ["Budget", "Macs", "Ratio", "WidthLimits", "build_budget"]

@@ -1,1 +1,6 @@
-"""TODO"""
+"""Penalties that make weights, and then channels, dispensable."""
+
+from .l0 import L0
+from .registry import Regularizer, build_regularizer, kernels
+
+__all__ = ["L0", "Regularizer", "build_regularizer", "kernels"]

@@ -1,1 +1,5 @@
-"""TODO"""
+"""In which steps the budget is reached."""
+
+from .iterative import prune_iteratively
+
+__all__ = ["prune_iteratively"]

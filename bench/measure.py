@@ -1,0 +1,150 @@
+"""`measure`: the latency and the memory of a bundle, alone or against another.
+
+What is timed is `Session.run` on one frame, the call a camera program makes, through the same verified reader
+and the same engine settings. Both bundles live in this process on thread pools that do not spin, for two
+spinning pools on two cores slow each other ten-fold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeslim.errors import ConfigError, DataError
+from edgeslim.runtime import Bundle, Session, open_backend, read_bundle
+
+from .clock import Call, undisturbed
+from .compare import MIN_SAMPLES, interleave, speedup
+from .machine import describe_machine, load_average
+from .memory import measure_memory
+from .result import BenchResult, Machine, MemoryUse, Settings, Side, WarmUp, latency_from_samples
+from .steady import warm_up
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total), never inside a sample."""
+
+SEED = 0
+WARM_UP_SHARE = 0.25
+"""Each side may warm up for at most this share of `seconds`, which counts the sampling alone."""
+WIDE_SPREAD = 0.1
+BUSY_LOAD = 0.5
+
+
+def measure(
+    path: str | os.PathLike[str],
+    against: str | os.PathLike[str] | None = None,
+    *,
+    threads: int = 1,
+    samples: int = 100,
+    seconds: float = 20.0,
+    frame_size: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Measure the bundle at `path`, and where given how much faster it is than `against`.
+
+    threads: threads within one operator.  samples: timed runs of each bundle, at least 20.  seconds: end
+    sampling after this long, though never before 20 samples a side.  frame_size: (height, width) in pixels,
+    the manifest's `bench_size` of `path` where absent.
+    Raises ConfigError for an option, DataError for a frame size that a net does not take, and what
+    `edgeslim.runtime.load` raises.
+    """
+    _check_options(samples, seconds, frame_size)
+    told = progress or (lambda stage, done, total: None)
+    load_before = load_average()
+    bundles = [read_bundle(place) for place in ([path] if against is None else [against, path])]
+    size = frame_size or bundles[-1].manifest.bench_size
+    frame = np.random.default_rng(SEED).integers(0, 256, (*size, 3), dtype=np.uint8)
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(_session(bundle, threads)) for bundle in bundles]
+        calls = [_checked_call(session, frame) for session in sessions]
+        warm_ups = []
+        for number, call in enumerate(calls):
+            told("warm-up", number, len(calls))
+            with undisturbed():
+                warm_ups.append(warm_up(call, seconds=seconds * WARM_UP_SHARE))
+        taken = interleave(
+            calls, samples=samples, seconds=seconds, progress=lambda done, total: told("samples", done, total)
+        )
+        backend = sessions[0].backend.name
+    machine = dataclasses.replace(describe_machine(), load_1min=load_before)
+    sides = []
+    for number, (bundle, warm, nanoseconds) in enumerate(zip(bundles, warm_ups, taken)):
+        told("memory", number, len(bundles))
+        memory = measure_memory(bundle, size, threads=threads, spin=False)
+        sides.append(_side(bundle, warm, nanoseconds, memory))
+    settings = Settings(
+        backend=backend,
+        threads=threads,
+        spin=False,
+        samples=samples,
+        seconds=float(seconds),
+        frame_size=size,
+        seed=SEED,
+        order="A" if against is None else "ABBA",
+    )
+    return BenchResult(
+        written_by=version("edgeslim"),
+        settings=settings,
+        machine=machine,
+        subject=sides[-1],
+        against=None if against is None else sides[0],
+        speedup=None if against is None else speedup(*taken, seed=SEED),
+        warnings=tuple(_warnings(machine, settings, sides)),
+    )
+
+
+def _check_options(samples: int, seconds: float, frame_size: tuple[int, int] | None) -> None:
+    if samples < MIN_SAMPLES:
+        raise ConfigError(f"samples is {samples}, the least is {MIN_SAMPLES}", "a p99 needs 100 samples")
+    if not seconds > 0.0:
+        raise ConfigError(f"seconds is {seconds}; it must be above 0", "for example seconds=20")
+    if frame_size is not None and (len(frame_size) != 2 or min(frame_size) < 1):
+        raise ConfigError(f"frame_size is {frame_size}, not (height, width) from 1", "for example (192, 192)")
+
+
+def _session(bundle: Bundle, threads: int) -> Session:
+    return Session(bundle, open_backend("onnxruntime", bundle.model, threads=threads, spin=False))
+
+
+def _checked_call(session: Session, frame: NDArray[np.uint8]) -> Call:
+    """The call that is timed, run once. Raises DataError naming the net that does not take the frame."""
+    try:
+        session.run(frame)
+    except DataError as error:
+        raise DataError(f"{session.manifest.name}: {error.message}", error.hint) from error
+    return lambda: session.run(frame)
+
+
+def _side(bundle: Bundle, warm: WarmUp, nanoseconds: tuple[int, ...], memory: MemoryUse) -> Side:
+    return Side(
+        name=bundle.manifest.name,
+        manifest_sha256=bundle.manifest_sha256,
+        parameters=bundle.manifest.sizes.parameters,
+        macs=bundle.manifest.sizes.macs,
+        warm_up=warm,
+        latency=latency_from_samples(nanoseconds),
+        memory=memory,
+    )
+
+
+def _warnings(machine: Machine, settings: Settings, sides: list[Side]) -> Iterator[str]:
+    """What a reader must know before trusting the figures."""
+    if machine.load_1min is not None and machine.load_1min > BUSY_LOAD:
+        yield f"the machine was busy: load average {machine.load_1min:.2f} before the start"
+    if machine.usable_cores is not None and settings.threads > machine.usable_cores:
+        yield f"{settings.threads} threads share {machine.usable_cores} usable cores"
+    for side in sides:
+        if not side.warm_up.settled:
+            yield f"{side.name}: still changing after {side.warm_up.seconds:.1f} s of warm-up"
+        if side.latency.spread > WIDE_SPREAD:
+            yield f"{side.name}: spread {side.latency.spread:.0%}, the machine was not quiet"
+        if side.latency.n < settings.samples:
+            yield f"{side.name}: {side.latency.n} of {settings.samples} samples in {settings.seconds:g} s"
+        if side.memory.problem is not None:
+            yield f"{side.name}: {side.memory.problem}"

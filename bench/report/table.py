@@ -1,0 +1,76 @@
+"""A benchmark result as a table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.table import Table
+
+from ..result import BenchResult, Side
+
+_MIB = 2**20
+_Read = Callable[[Side], "float | None"]
+
+_ROWS: tuple[tuple[str, str, _Read], ...] = (
+    ("latency p50", "{:.3f} ms", lambda side: side.latency.p50_ms),
+    ("latency p90", "{:.3f} ms", lambda side: side.latency.p90_ms),
+    ("latency p99", "{:.3f} ms", lambda side: side.latency.p99_ms),
+    ("spread (middle half)", "{:.1%}", lambda side: side.latency.spread),
+    ("samples", "{:.0f}", lambda side: side.latency.n),
+    ("parameters", "{:,.0f}", lambda side: side.parameters),
+    ("MACs", "{:,.0f}", lambda side: side.macs),
+    ("model file", "{:,.0f} B", lambda side: side.memory.file_bytes),
+    ("weights", "{:,.0f} B", lambda side: side.memory.weight_bytes),
+    ("activations", "{:.2f} MiB", lambda side: _arena(side, "activation_bytes")),
+    ("arena held", "{:.2f} MiB", lambda side: _arena(side, "held_bytes")),
+    ("peak RSS growth", "{:.2f} MiB", lambda side: _mib(side.memory.peak_rss_bytes)),
+)
+
+
+def bench_table(result: BenchResult) -> Table:
+    """One row a figure, one column a bundle, and their ratio; unmeasured figures show as a dash."""
+    sides = [result.subject] if result.against is None else [result.against, result.subject]
+    table = Table(title=_title(result), caption=_caption(result), caption_justify="left")
+    table.add_column("")
+    for side in sides:
+        table.add_column(side.name, justify="right")
+    if len(sides) == 2:
+        table.add_column("ratio", justify="right")
+    for label, form, read in _ROWS:
+        values = [read(side) for side in sides]
+        cells = ["-" if value is None else form.format(value) for value in values]
+        table.add_row(label, *cells, *([_ratio(*values)] if len(sides) == 2 and "samples" not in label else []))
+    return table
+
+
+def _ratio(before: float | None, after: float | None) -> str:
+    return f"{before / after:.2f}x" if before and after else "-"
+
+
+def _arena(side: Side, name: str) -> float | None:
+    return None if side.memory.arena is None else _mib(getattr(side.memory.arena, name))
+
+
+def _mib(count: int | None) -> float | None:
+    return None if count is None else count / _MIB
+
+
+def _title(result: BenchResult) -> str:
+    if result.speedup is None:
+        return "Benchmark"
+    speed = result.speedup
+    return f"{speed.ratio:.2f}x as fast ({speed.confidence:.0%} interval {speed.low:.2f} to {speed.high:.2f})"
+
+
+def _caption(result: BenchResult) -> str:
+    settings, machine = result.settings, result.machine
+    height, width = settings.frame_size
+    spin = "spinning" if settings.spin else "not spinning"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    lines = [
+        f"frame {height}x{width}, {settings.backend}, threads {settings.threads}, {spin}, order {settings.order}",
+        f"{machine.board or machine.cpu or machine.architecture}, {machine.usable_cores or '?'} usable cores",
+        f"{machine.os}; Python {machine.python}, {versions}",
+        *(f"warning: {warning}" for warning in result.warnings),
+    ]
+    return "\n".join(lines)

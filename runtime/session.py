@@ -1,0 +1,186 @@
+"""Frames in, named arrays out: a verified bundle on an inference engine.
+
+The graph inside a bundle takes uint8 frames and normalises them itself, so a frame goes to the engine as it
+came from the camera. What is added to the engine's own run is a handful of comparisons on the frame's shape.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeslim.errors import BundleError, DataError
+
+from .backends.protocol import Array, Backend, BackendFactory
+from .backends.registry import open_backend
+from .bundle import Bundle, read_bundle
+from .golden import GoldenReport, parse_golden, verify_cases
+from .manifest import Manifest, TensorSpec
+
+_UINT8 = np.dtype(np.uint8)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    spin: bool = False,
+    backend: str | BackendFactory = "onnxruntime",
+) -> Session:
+    """Verify the bundle at `path` and make it ready to run.
+
+    threads: threads within one operator.  spin: waiting threads poll instead of sleeping, which is faster
+    alone and ruinous beside another busy process.  backend: an engine's name, or a factory of one's own.
+    Raises BundleError for a bundle that is not intact, ConfigError for an option, DeviceError where the
+    engine is not installed, EngineError where it refuses the model.
+    """
+    bundle = read_bundle(path)
+    engine = open_backend(backend, bundle.model, threads=threads, spin=spin)
+    try:
+        return Session(bundle, engine)
+    except BaseException:
+        engine.close()
+        raise
+
+
+class Session:
+    """A bundle on an engine: use it in a `with` block, or call `close`."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        """Take over `backend`, loaded with the bundle's model. Raises BundleError if the two disagree."""
+        manifest = bundle.manifest
+        _check_agreement(bundle, backend)
+        self.manifest: Manifest = manifest
+        self.backend = backend
+        self._path = bundle.path
+        # Of the bundle only the golden file is needed again: the engine has the model, and memory is short.
+        self._golden = bundle.files[manifest.golden.file] if manifest.golden else b""
+        self._entry = manifest.inputs[0].name
+        self._fixed = tuple((axis, n) for axis, n in enumerate(manifest.inputs[0].shape) if isinstance(n, int))
+        self._multiple = manifest.image.size_multiple
+        batched = {spec.name for spec in manifest.outputs if _has_batch_axis(spec, manifest.inputs[0])}
+        self._outputs = tuple((spec.name, spec.name in batched) for spec in backend.outputs)
+
+    def run(self, frame: NDArray[np.uint8]) -> dict[str, Array]:
+        """Run one frame.
+
+        frame: (H, W, 3) uint8 RGB, H and W multiples of the manifest's `image.size_multiple`
+        -> output name -> array, without the batch axis where the output has one.
+        Raises DataError for another type, dtype or size, EngineError where the engine fails.
+        """
+        if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+            raise _no_frame(frame, "one frame is (height, width, 3)", "run_batch takes several frames at once")
+        arrays = self._run(frame[np.newaxis])
+        return {name: array[0] if batched else array for (name, batched), array in zip(self._outputs, arrays)}
+
+    def run_batch(self, frames: NDArray[np.uint8]) -> dict[str, Array]:
+        """Run N frames of one size at once.
+
+        frames: (N, H, W, 3) uint8 RGB, N at least 1 -> output name -> array, with its batch axis.
+        Raises DataError for another type, dtype or size, EngineError where the engine fails.
+        """
+        if not isinstance(frames, np.ndarray) or frames.ndim != 4:
+            raise _no_frame(frames, "a batch is (frames, height, width, 3)", "run takes a single frame")
+        return {name: array for (name, _), array in zip(self._outputs, self._run(frames))}
+
+    def _run(self, frames: NDArray[np.uint8]) -> list[Array]:
+        shape = frames.shape
+        multiple = self._multiple
+        if frames.dtype != _UINT8 or shape[1] % multiple or shape[2] % multiple or 0 in shape:
+            raise self._misfit(frames)
+        for axis, size in self._fixed:
+            if shape[axis] != size:
+                raise self._misfit(frames)
+        return self.backend.run({self._entry: frames})
+
+    def _misfit(self, frames: NDArray[np.uint8]) -> DataError:
+        """The error that says why `frames`, (N, H, W, C), is not what the net takes."""
+        if frames.dtype != _UINT8:
+            return DataError(
+                f"the frame's dtype is {frames.dtype}, the net takes uint8",
+                "give the camera's 8-bit RGB pixels: the net normalises them itself",
+            )
+        count, height, width, _ = frames.shape
+        for axis, size in self._fixed:
+            if frames.shape[axis] != size:
+                what = ("frames in a batch", "rows (height)", "columns (width)", "colours (RGB)")[axis]
+                return DataError(
+                    f"{frames.shape[axis]} {what} given, the net takes exactly {size}",
+                    f"give frames of shape {list(self.manifest.inputs[0].shape)}",
+                )
+        if 0 in (count, height, width):
+            return DataError(f"an array of shape {list(frames.shape)} has no pixels", "give at least one frame")
+        up = [max(1, -(-size // self._multiple)) * self._multiple for size in (height, width)]
+        return DataError(
+            f"a frame of {height}x{width} given, height and width must be multiples of {self._multiple}",
+            f"resize or pad the frame, for example to {up[0]}x{up[1]}",
+        )
+
+    def verify_golden(self) -> GoldenReport:
+        """Run the bundle's golden vectors and compare with the outputs that the exporter saw.
+
+        Raises CertificateError where one output is out of tolerance, BundleError where there are none.
+        """
+        spec = self.manifest.golden
+        if spec is None:
+            raise BundleError(f"{self._path}: the bundle has no golden vectors", "export it again with golden inputs")
+        return verify_cases(parse_golden(self._golden, f"{self._path}: {spec.file}"), spec, self.backend)
+
+    def close(self) -> None:
+        """Free the engine; harmless when repeated."""
+        self.backend.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _has_batch_axis(output: TensorSpec, entry: TensorSpec) -> bool:
+    """Whether axis 0 of an output counts frames; a detector's list of boxes, for one, has no such axis."""
+    if output.layout:
+        return output.layout[0] == "N"
+    return output.shape[:1] == entry.shape[:1]
+
+
+def _no_frame(value: object, wanted: str, hint: str) -> DataError:
+    seen = f"shape {list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    return DataError(f"{seen} given, {wanted} of uint8 RGB in a NumPy array", hint)
+
+
+def _check_agreement(bundle: Bundle, backend: Backend) -> None:
+    """Raises BundleError unless the graph has the manifest's tensors and takes frames."""
+    manifest = bundle.manifest
+    for kind, stated, found in (
+        ("input", manifest.inputs, backend.inputs),
+        ("output", manifest.outputs, backend.outputs),
+    ):
+        if {(spec.name, spec.dtype) for spec in stated} != {(spec.name, spec.dtype) for spec in found}:
+            raise BundleError(
+                f"{bundle.path}: the manifest has the {kind}s {_words(stated)}, the graph {_words(found)}",
+                "the manifest was written for another graph: export the bundle again",
+            )
+    entry = manifest.inputs[0]
+    if len(manifest.inputs) != 1 or (entry.dtype, entry.layout) != ("uint8", "NHWC") or not manifest.image.embedded:
+        raise BundleError(
+            f"{bundle.path}: the inputs {_words(manifest.inputs)} are not one batch of uint8 NHWC frames",
+            "export the net with its preprocessing embedded",
+        )
+    if entry.shape[3] != 3:
+        raise BundleError(f"{bundle.path}: frames of {entry.shape[3]} colours, RGB has 3", "export an RGB net")
+    graph = backend.inputs[0].shape
+    if len(graph) != 4 or any(isinstance(n, int) and n != stated for n, stated in zip(graph, entry.shape)):
+        raise BundleError(
+            f"{bundle.path}: the manifest has frames of shape {list(entry.shape)}, the graph {list(graph)}",
+            "the manifest was written for another graph: export the bundle again",
+        )
+
+
+def _words(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in specs)

@@ -1,0 +1,25 @@
+"""The command line: it parses and prints, the library does the work.
+
+Results go to stdout (`--json` for machines), progress and remarks to stderr. Exit 0 done, 1 something the user can
+fix (message and hint, no traceback), 2 wrong usage, 3 a check failed (certificate, budget).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from edgeslim.errors import EdgeslimError
+
+from .app import app
+from .screen import print_error
+
+
+def main() -> None:
+    """Entry point of the `edgeslim` command."""
+    try:
+        app()
+    except EdgeslimError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

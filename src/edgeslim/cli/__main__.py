@@ -1,0 +1,5 @@
+"""`python -m edgeslim.cli` is `edgeslim`."""
+
+from . import main
+
+main()

@@ -1,0 +1,51 @@
+"""`edgeslim bench`: latency and memory of one bundle, or of two side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Json, Threads
+from .screen import LiveProgress, out, print_json
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to measure.", metavar="BUNDLE")],
+    against: Annotated[Path | None, typer.Option(help="Another bundle, measured interleaved with it.")] = None,
+    threads: Threads = 1,
+    samples: Annotated[int, typer.Option(help="Timed runs of each bundle, at least 20.")] = 100,
+    seconds: Annotated[float, typer.Option(help="Stop sampling after this long.")] = 20.0,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Frame size; the bundle's own by default.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure BUNDLE on this machine."""
+    from edgeslim.bench import measure
+    from edgeslim.bench.report.table import bench_table
+
+    with LiveProgress() as progress:
+        stages: list[str] = []
+
+        def told(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages.append(stage)
+                progress.stage(stage, total)
+            progress.step(min(done, total), {})
+
+        result = measure(
+            bundle, against, threads=threads, samples=samples, seconds=seconds, frame_size=_size(size), progress=told
+        )
+    if json:
+        print_json(result.to_json())
+    else:
+        out.print(bench_table(result))
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH, such as 480x640", param_hint="--size")
+    return int(height), int(width)

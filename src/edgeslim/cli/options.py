@@ -1,0 +1,18 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one entry of the recipe; may be repeated."),
+]
+RunDirectory = Annotated[Path | None, typer.Option("--out", help="Where the run lives; runs/<recipe name> by default.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over: remove what an earlier run left in --out.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")]

@@ -1,0 +1,29 @@
+"""The directory of a run: made, reused, or emptied on request, and never somebody's other folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from edgeslim.errors import ConfigError
+
+MARKS = ("recipe.json", "stages")
+"""What makes a folder a run."""
+
+
+def open_run(path: Path, fresh: bool) -> Path:
+    """Make the run's directory; with `fresh` remove what an earlier run left.
+
+    Raises ConfigError for a file, for a folder that is no run, and for one that cannot be made.
+    """
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--out {path} is a file", "give a folder")
+    if path.is_dir() and any(path.iterdir()) and not any((path / mark).exists() for mark in MARKS):
+        raise ConfigError(f"--out {path} holds other files and no run of edgeslim", "give an empty or new folder")
+    try:
+        if fresh and path.is_dir():
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {path} cannot be made: {error.strerror}", "give another folder") from error
+    return path

@@ -1,0 +1,93 @@
+"""What a person sees: errors, remarks and live progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from edgeslim.errors import EdgeslimError
+
+out = Console()
+err = Console(stderr=True)
+
+_SHOWN = ("loss", "dice", "miou")
+
+
+def print_error(error: EdgeslimError) -> None:
+    """The message and the hint, nothing else."""
+    err.print("[bold red]error:[/] ", end="")
+    err.print(error.message, markup=False, highlight=False, soft_wrap=True)
+    if error.hint:
+        err.print("[bold]hint:[/] ", end="")
+        err.print(error.hint, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(text: str) -> None:
+    """A JSON text, untouched, whatever the terminal is."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+class LiveProgress:
+    """A bar for the stage that runs and a line for each that is done; use it in a `with` block."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<15}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=err,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> LiveProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._close()
+        self._bars.stop()
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """A new bar; the one before is complete."""
+        self._close()
+        self._task = self._bars.add_task(name, total=total, values="")
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        """Move the bar and show the newest values."""
+        if self._task is not None:
+            shown = "  ".join(f"{name} {values[name]:.4f}" for name in _SHOWN if name in values)
+            self._bars.update(self._task, completed=done, values=shown)
+
+    def note(self, text: str) -> None:
+        """A remark above the bars."""
+        self._bars.console.print("note: " + text, markup=False, highlight=False, soft_wrap=True)
+
+    def _close(self) -> None:
+        if self._task is None:
+            return
+        task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+        # Early stopping ends a stage before its last step: what ran is then all there was.
+        total = task.completed or 1 if task.total is None or task.completed else task.total
+        self._bars.update(self._task, completed=total, total=total)
+        self._bars.stop_task(self._task)
+        self._task = None

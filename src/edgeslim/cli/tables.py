@@ -1,0 +1,126 @@
+"""Tables that verbs print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from edgeslim.runtime import Manifest
+    from edgeslim.runtime.certificate import Certificate
+    from edgeslim.runtime.manifest import LayerCoverage, TensorSpec
+    from edgeslim.trainer.outcome import Net, Outcome
+
+
+def outcome_table(outcome: Outcome) -> Table:
+    """Dense against compact, one figure a row."""
+    title = outcome.name
+    if outcome.speedup is not None:
+        speed = outcome.speedup
+        title += f": {speed.ratio:.2f}x as fast (95 % interval {speed.low:.2f} to {speed.high:.2f})"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table.add_column("")
+    for name in ("dense", "compact"):
+        table.add_column(name, justify="right")
+    table.add_column("change", justify="right")
+    for name in outcome.dense.metrics:
+        before, after = outcome.dense.metrics[name], outcome.compact.metrics.get(name)
+        if after is not None:
+            table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+    for label, form, old, new in _figures(outcome.dense, outcome.compact):
+        table.add_row(label, _cell(form, old), _cell(form, new), _factor(old, new))
+    return table
+
+
+def manifest_table(manifest: Manifest) -> Table:
+    """What a bundle is."""
+    table = Table(title=manifest.name, title_justify="left", box=box.SIMPLE, show_header=False)
+    table.add_column("", style="bold")
+    table.add_column("", overflow="fold")
+    sizes, image = manifest.sizes, manifest.image
+    rows = [
+        ("written by", f"edgeslim {manifest.written_by}, schema {manifest.schema}"),
+        *(("input", _tensor(spec)) for spec in manifest.inputs),
+        *(("output", _tensor(spec)) for spec in manifest.outputs),
+        ("image", f"{image.colour}, sides divisible by {image.size_multiple}, mean {_triple(image.mean)}, "
+                  f"std {_triple(image.std)}{', normalised in the graph' if image.embedded else ''}"),
+        ("classes", ", ".join(manifest.classes) or "-"),
+        ("parameters", f"{sizes.parameters:,}"),
+        ("MACs", f"{sizes.macs:,} at {'x'.join(map(str, sizes.macs_shape or ()))}" if sizes.macs else "-"),
+        *((name, f"{value:.4f}") for name, value in manifest.metrics.items()),
+        *((f"from {name}", value) for name, value in manifest.provenance.items()),
+        *((f"file {name}", f"{entry.bytes:,} B  sha256 {entry.sha256[:16]}") for name, entry in manifest.files.items()),
+    ]  # fmt: skip
+    for label, value in rows:
+        table.add_row(label, Text(value))
+    return table
+
+
+def certificate_table(certificate: Certificate) -> Table:
+    """Every stage of the proof."""
+    table = Table(title="certificate", title_justify="left", box=box.SIMPLE)
+    for name in ("form", "equals", "on", "max abs", "max rel", "allowed", ""):
+        table.add_column(name, overflow="fold")
+    for stage in certificate.stages:
+        allowed = f"{stage.atol:.1e} + {stage.rtol:.0e}|b|"
+        verdict = Text("passed", "green") if stage.passed else Text("FAILED", "bold red")
+        cells = (stage.name, stage.reference, stage.inputs, _error(stage.max_abs), _error(stage.max_rel), allowed)
+        table.add_row(*(Text(cell) for cell in cells), verdict)
+    return table
+
+
+def coverage_table(coverage: Iterable[LayerCoverage]) -> Table:
+    """Every layer: width before and after, family or reason."""
+    table = Table(title="coverage", title_justify="left", box=box.SIMPLE)
+    table.add_column("layer", overflow="fold")
+    table.add_column("operator")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    table.add_column("decided with, or why it stayed", overflow="fold")
+    for layer in coverage:
+        why = Text(layer.reason, "yellow") if layer.reason else Text(layer.family or "")
+        table.add_row(Text(layer.layer), layer.operator, str(layer.width_before), str(layer.width_after), why)
+    return table
+
+
+def certificate_line(certificate: Certificate) -> str:
+    """The certificate in one line."""
+    if not certificate.passed:
+        return "certificate FAILED"
+    worst = max((s.max_abs or 0.0) / s.atol if s.atol else 0.0 for s in certificate.stages)
+    stages = len(certificate.stages)
+    return f"certificate passed: {stages} comparisons with the masked net, largest error {worst:.1%} of the tolerance"
+
+
+def _figures(dense: Net, compact: Net) -> Iterable[tuple[str, str, float | None, float | None]]:
+    yield "parameters", "{:,.0f}", dense.parameters, compact.parameters
+    yield "MACs", "{:,.0f}", dense.macs, compact.macs
+    yield "model file, bytes", "{:,.0f}", dense.file_bytes, compact.file_bytes
+    yield "latency p50, ms", "{:.3f}", dense.latency_ms.p50, compact.latency_ms.p50
+    yield "latency p90, ms", "{:.3f}", dense.latency_ms.p90, compact.latency_ms.p90
+    yield "latency p99, ms", "{:.3f}", dense.latency_ms.p99, compact.latency_ms.p99
+    yield "peak memory, bytes", "{:,.0f}", dense.peak_memory_bytes, compact.peak_memory_bytes
+
+
+def _cell(form: str, value: float | None) -> str:
+    return "not measured" if value is None else form.format(value)
+
+
+def _factor(before: float | None, after: float | None) -> str:
+    return f"{before / after:.2f}x less" if before and after else ""
+
+
+def _tensor(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype} {spec.layout} [{', '.join(map(str, spec.shape))}]"
+
+
+def _triple(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{v:.4f}" for v in values) + ")"
+
+
+def _error(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.1e}"

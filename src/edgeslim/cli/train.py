@@ -1,0 +1,38 @@
+"""`edgeslim train`: the dense net alone."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+
+from .options import Fresh, Json, Overrides, RecipeFile, RunDirectory
+from .run_directory import open_run
+from .screen import LiveProgress, out, print_json
+
+
+def run(
+    recipe: RecipeFile, set_: Overrides = None, out_: RunDirectory = None, fresh: Fresh = False, json: Json = False
+) -> None:
+    """Train the dense net of RECIPE; a later `compress` with the same --out continues from it."""
+    from edgeslim.trainer.recipe import load_recipe
+    from edgeslim.trainer.stages import train_dense
+    from edgeslim.trainer.workspace import open_workspace
+
+    parsed = load_recipe(recipe, set_ or ())
+    directory = open_run(out_ or Path("runs") / parsed.name, fresh)
+    with LiveProgress() as progress:
+        workspace = open_workspace(parsed, directory, progress)
+        _, result = train_dense(workspace, progress)
+    checkpoint = workspace.stage("dense")
+    if json:
+        content = {
+            "checkpoint": str(checkpoint),
+            "steps": result.step,
+            "best_step": result.best_step,
+            "validation": dict(result.scores),
+        }
+        print_json(json_module.dumps(content, indent=2))
+        return
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
+    out.print(f"validation at step {result.best_step}: {scores}", highlight=False)
+    out.print(f"checkpoint  {checkpoint}", highlight=False, soft_wrap=True)

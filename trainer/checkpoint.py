@@ -1,0 +1,150 @@
+"""Checkpoints: safetensors and JSON in one directory, replaced as a whole. No pickle, ever.
+
+    checkpoint/
+      checkpoint.json         schema, what is in here with SHA-256, and the numbers of the run
+      model.safetensors       the net's state_dict
+      <part>.safetensors      further tensors by name: optimizer, best
+      plan.json               if the net is pruned
+
+A checkpoint that exists is complete: it was written beside its place and moved there by one rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from edgeslim.atomic import replaced_directory
+from edgeslim.errors import CheckpointError, TrainingError
+from edgeslim.exporter.plan import PruningPlan
+from edgeslim.schema import SchemaError, dumps, loads
+
+SCHEMA = 1
+INDEX = "checkpoint.json"
+PLAN = "plan.json"
+
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointIndex:
+    """What a checkpoint holds. key: identifies the recipe and stage it belongs to. files: name -> SHA-256."""
+
+    schema: int = SCHEMA
+    key: str
+    step: int
+    finished: bool
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint in memory. parts: "model" and others -> tensors by name."""
+
+    key: str
+    step: int
+    finished: bool
+    parts: Mapping[str, State]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    plan: PruningPlan | None = None
+
+    @property
+    def model(self) -> State:
+        """The net's state_dict."""
+        return self.parts["model"]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `path`, replacing what was there at once. Raises TrainingError if the disk does not take it."""
+    content = {f"{name}.safetensors": _to_bytes(state) for name, state in checkpoint.parts.items()}
+    if checkpoint.plan is not None:
+        content[PLAN] = checkpoint.plan.to_json().encode()
+    index = CheckpointIndex(
+        key=checkpoint.key,
+        step=checkpoint.step,
+        finished=checkpoint.finished,
+        numbers=checkpoint.numbers,
+        files={name: hashlib.sha256(data).hexdigest() for name, data in sorted(content.items())},
+    )
+    try:
+        with replaced_directory(path) as draft:
+            for name, data in content.items():
+                (draft / name).write_bytes(data)
+            (draft / INDEX).write_text(dumps(index))
+    except OSError as error:
+        raise TrainingError(
+            f"checkpoint {path} could not be written: {error.strerror or error}",
+            "free some space; the checkpoint before this one is intact and the run continues from it",
+        ) from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint. Raises CheckpointError for anything but a complete one."""
+    if path.is_file():
+        raise CheckpointError(*_not_a_directory(path))
+    try:
+        index = loads(CheckpointIndex, (path / INDEX).read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} holds no checkpoint ({INDEX} is missing)", "check the path") from error
+    except (SchemaError, OSError) as error:
+        raise CheckpointError(f"{path / INDEX} cannot be read: {error}", "train again, or use a backup") from error
+    if index.schema > SCHEMA:
+        raise CheckpointError(
+            f"{path} has schema {index.schema}, this edgeslim reads up to {SCHEMA}", "upgrade edgeslim"
+        )
+    content = {name: _read(path / name, digest) for name, digest in index.files.items()}
+    plan = content.pop(PLAN, None)
+    return Checkpoint(
+        key=index.key,
+        step=index.step,
+        finished=index.finished,
+        numbers=index.numbers,
+        parts={name.removesuffix(".safetensors"): _from_bytes(data, path / name) for name, data in content.items()},
+        plan=None if plan is None else PruningPlan.from_json(plan),
+    )
+
+
+def _to_bytes(state: State) -> bytes:
+    # safetensors refuses views and shared memory, both of which are an accident of layout here
+    return save_safetensors({name: t.detach().cpu().contiguous().clone() for name, t in state.items()})
+
+
+def _from_bytes(data: bytes, path: Path) -> State:
+    try:
+        return load_safetensors(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}", "train again, or use a backup") from error
+
+
+def _read(path: Path, digest: str) -> bytes:
+    if path.parent.resolve() != path.resolve().parent:
+        raise CheckpointError(f"{path} lies outside its checkpoint", "do not use this checkpoint")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}", "copy the checkpoint again") from error
+    seen = hashlib.sha256(data).hexdigest()
+    if seen != digest:
+        raise CheckpointError(
+            f"{path} is damaged: SHA-256 {seen[:12]}..., recorded {digest[:12]}...", "copy the checkpoint again"
+        )
+    return data
+
+
+def _not_a_directory(path: Path) -> tuple[str, str]:
+    """Message and hint for a file where a checkpoint directory belongs; pickles are named as such."""
+    head = path.read_bytes()[:4]
+    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head == b"PK\x03\x04":
+        return (
+            f"{path} is a pickle, which can run any code when it is loaded; edgeslim does not open it",
+            "load it yourself with torch.load(..., weights_only=True) and pass the module to edgeslim.prune",
+        )
+    return f"{path} is a file, a checkpoint is a directory with {INDEX}", "check the path"

@@ -1,0 +1,226 @@
+"""The main job: from a recipe to a proven, measured bundle and its report.
+
+data -> dense -> sparse -> pruned -> final      (stages)
+dense.bundle, compact.bundle                    (export, each with its certificate)
+scores on the test images, by the bundles       (the only place that reads them)
+latency and memory, side by side                (bench)
+result.json, report.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from edgeslim.atomic import write_text
+from edgeslim.bench import BenchResult, measure
+from edgeslim.bench.report.html import Example, ReportData, render
+from edgeslim.exporter.bundle import amend_bundle
+from edgeslim.exporter.channels import Coverage
+from edgeslim.exporter.export import export
+from edgeslim.runtime import Manifest, Session, load, read_bundle
+
+from .evaluate import FrameRunner, pad_to_multiple, score_frames
+from .outcome import Outcome, net_of, speedup_of
+from .progress import Progress
+from .pruned import PrunedModel
+from .recipe import Recipe
+from .stages import Trained, train_and_prune
+from .workspace import Workspace, open_workspace
+
+EXAMPLES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notebook:
+    """Passes everything on to `progress` and keeps the notes for the report."""
+
+    progress: Progress
+    notes: list[str]
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Pass on."""
+        self.progress.stage(name, total)
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        """Pass on."""
+        self.progress.step(done, values)
+
+    def note(self, text: str) -> None:
+        """Pass on and keep."""
+        self.progress.note(text)
+        self.notes.append(text)
+
+
+def compress(recipe: Recipe, directory: Path, progress: Progress, command: str = "") -> Outcome:
+    """Run the whole recipe in `directory`; stages that are finished there already are reused.
+
+    command: what the user typed, for the report. Raises EdgeslimError for whatever can go wrong.
+    """
+    log = Notebook(progress=progress, notes=[])
+    workspace = open_workspace(recipe, directory, log)
+    write_text(directory / "recipe.json", recipe.model_dump_json(indent=2) + "\n")
+    trained = train_and_prune(workspace, log)
+    bundles = export_both(workspace, trained, log)
+    manifests = [_score_bundle(workspace, bundle, log) for bundle in bundles]
+    result = _bench(recipe, bundles, log)
+    if result.speedup is not None and result.speedup.low <= 1.0:
+        log.note("the compact net is not measurably faster than the dense one on this machine")
+    report = directory / "report.html"
+    data = ReportData(
+        name=recipe.name,
+        dense=manifests[0],
+        compact=manifests[1],
+        bench=result,
+        stages=trained.scores,
+        notes=tuple(log.notes),
+        examples=_examples(workspace, bundles),
+        command=command,
+    )
+    log.stage("report")
+    html = render(data)
+    write_text(report, html)
+    amend_bundle(bundles[1], files={"report.html": html.encode()})
+    write_text(directory / "bench.json", result.to_json())
+    outcome = _outcome(recipe, trained, bundles, manifests, result, report, log)
+    write_text(directory / "result.json", outcome.to_json())
+    return outcome
+
+
+def export_both(workspace: Workspace, trained: Trained, progress: Progress) -> tuple[Path, Path]:
+    """The dense and the compact bundle, each proven against its torch net."""
+    dense = PrunedModel.from_module(trained.dense, torch.from_numpy(workspace.calibration(1)))
+    return (
+        export_net(workspace, dense, "dense", progress),
+        export_net(workspace, trained.pruned, "compact", progress),
+    )
+
+
+def export_net(
+    workspace: Workspace,
+    net: PrunedModel,
+    kind: str,
+    progress: Progress,
+    path: Path | None = None,
+    archive: bool = False,
+) -> Path:
+    """Write one bundle of this run, `path` or `<kind>.bundle` in the run's directory."""
+    recipe = workspace.recipe
+    progress.stage(f"export {kind}")
+    return export(
+        net,
+        path or workspace.directory / f"{kind}.bundle",
+        name=f"{recipe.name}-{kind}",
+        mean=workspace.image.mean,
+        std=workspace.image.std,
+        size_multiple=workspace.image.multiple,
+        size=workspace.frame_size,
+        frames=[pad_to_multiple(s.image, workspace.image.multiple) for s in workspace.data.validation[:2]],
+        classes=workspace.data.classes,
+        provenance=_provenance(recipe, net),
+        simplify_graph=recipe.export.simplify,
+        archive=archive,
+    )
+
+
+def _provenance(recipe: Recipe, net: PrunedModel) -> dict[str, str]:
+    """What the net came from, by SHA-256, and what made it, by version."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(net.module.state_dict().items()):
+        weights.update(name.encode() + np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return {
+        "recipe": hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
+        "weights": weights.hexdigest(),
+        "plan": hashlib.sha256(net.plan.to_json().encode()).hexdigest(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+    }
+
+
+def _score_bundle(workspace: Workspace, bundle: Path, progress: Progress) -> Manifest:
+    """Score a bundle on the test images as a camera would run it, and write the scores into it."""
+    progress.stage(f"test {bundle.stem}")
+    data = workspace.data
+    with load(bundle, threads=torch.get_num_threads()) as session:
+        run = session_runner(session)
+        scores = score_frames(run, data.test, data.classes, data.ignore_index, workspace.image.multiple)
+    amend_bundle(bundle, metrics={name: value for name, value in scores.items() if value is not None})
+    return read_bundle(bundle).manifest
+
+
+def session_runner(session: Session) -> FrameRunner:
+    """A bundle's session as a FrameRunner: its first output is the logits."""
+    name = session.manifest.outputs[0].name
+    return lambda frames: np.asarray(session.run_batch(frames)[name], np.float32)
+
+
+def _bench(recipe: Recipe, bundles: tuple[Path, Path], progress: Progress) -> BenchResult:
+    progress.stage("bench", recipe.bench.samples)
+    dense, compact = bundles
+
+    def told(stage: str, done: int, total: int) -> None:
+        if stage == "samples":
+            progress.step(min(done, recipe.bench.samples), {})
+
+    section = recipe.bench
+    return measure(
+        compact, dense, threads=section.threads, samples=section.samples, seconds=section.seconds, progress=told
+    )
+
+
+def _examples(workspace: Workspace, bundles: tuple[Path, Path]) -> list[Example]:
+    """The first test images with what both nets say of them."""
+    samples = list(workspace.data.test[:EXAMPLES])
+    answers: list[list[NDArray[np.uint8]]] = []
+    for bundle in bundles:
+        with load(bundle, threads=torch.get_num_threads()) as session:
+            run = session_runner(session)
+            answers.append([_classes(run, s.image, workspace.image.multiple) for s in samples])
+    return [
+        Example(
+            name=sample.name,
+            frame=sample.image,
+            mask=sample.mask,
+            dense=dense,
+            compact=compact,
+            ignore_index=workspace.data.ignore_index,
+        )
+        for sample, dense, compact in zip(samples, *answers)
+    ]
+
+
+def _classes(run: Callable[..., NDArray[np.float32]], image: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
+    logits = run(pad_to_multiple(image, multiple)[None])[0]
+    return np.asarray(logits.argmax(axis=0)[: image.shape[0], : image.shape[1]], np.uint8)
+
+
+def _outcome(
+    recipe: Recipe,
+    trained: Trained,
+    bundles: tuple[Path, Path],
+    manifests: list[Manifest],
+    result: BenchResult,
+    report: Path,
+    log: Notebook,
+) -> Outcome:
+    dense, compact = manifests
+    return Outcome(
+        name=recipe.name,
+        dense=net_of(dense, result.against or result.subject, str(bundles[0])),
+        compact=net_of(compact, result.subject, str(bundles[1])),
+        speedup=speedup_of(result),
+        certificate=compact.certificate,
+        coverage=compact.coverage,
+        coverage_summary=Coverage(compact.coverage).summary,
+        bundle=str(bundles[1]),
+        report=str(report),
+        stages=trained.scores,
+        notes=tuple(log.notes),
+    )

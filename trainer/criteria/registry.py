@@ -1,0 +1,37 @@
+"""All criteria by name."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeslim.errors import ConfigError
+
+from ..pruned import PrunedModel
+from .l1 import L1
+from .ln_norm import LnNorm
+
+
+class Criterion(Protocol):
+    """How much each unit matters."""
+
+    @property
+    def name(self) -> str:
+        """How a recipe calls it."""
+        ...
+
+    def score(self, net: PrunedModel, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        """One score per unit, in the order of `units(channels)`, higher = keep. images: (N, C, H, W) normalised."""
+        ...
+
+
+CRITERIA: dict[str, Criterion] = {"l1": L1(), "ln_norm": LnNorm()}
+
+
+def criterion(name: str) -> Criterion:
+    """The criterion of this name. Raises ConfigError for an unknown one."""
+    if name not in CRITERIA:
+        raise ConfigError(f"criterion {name!r} is unknown", f"choose one of {', '.join(CRITERIA)}")
+    return CRITERIA[name]

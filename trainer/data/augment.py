@@ -1,0 +1,52 @@
+"""Random changes of a batch, with kornia: image and mask move together, only the image changes its colours.
+
+All random numbers come from torch's global generator, so a seeded run repeats and a resumed one continues.
+The mask is resampled by nearest neighbour, and what is moved in from outside of the crop is unlabelled; the image is
+mirrored there instead of blackened, so that no edge appears which no camera makes.
+"""
+
+from __future__ import annotations
+
+import kornia.augmentation as K
+import torch
+from kornia.augmentation.base import _AugmentationBase
+from kornia.constants import DataKey, Resample, SamplePadding
+from torch import Tensor, nn
+
+from ..recipe import AugmentSection
+
+
+class Augment(nn.Module):
+    """images (N, 3, h, w) float32 in [0, 1], masks (N, h, w) int64 -> the same, changed; every image differently.
+
+    With every option off the tensors come back as they are, and no random number is drawn.
+    """
+
+    def __init__(self, section: AugmentSection, ignore_index: int) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+        self._steps = _steps(section)
+
+    def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        if self._steps is None:
+            return images, masks
+        # kornia fills with 0 what comes in from outside: make 0 mean unlabelled on the way through.
+        labels = torch.where(masks == self.ignore_index, 0, masks + 1)
+        images, moved = self._steps(images, labels[:, None].to(images.dtype))
+        labels = moved[:, 0].round().long()
+        return images, torch.where(labels == 0, self.ignore_index, labels - 1)
+
+
+def _steps(section: AugmentSection) -> K.AugmentationSequential | None:
+    steps: list[_AugmentationBase] = []
+    if section.flip:
+        steps.append(K.RandomHorizontalFlip(p=0.5))
+    if section.rotate_degrees > 0 or section.scale > 0:
+        zoom = (1 - section.scale, 1 + section.scale) if section.scale > 0 else None
+        steps.append(K.RandomAffine(section.rotate_degrees, scale=zoom, padding_mode="reflection", p=1.0))
+    if section.brightness > 0 or section.contrast > 0:
+        steps.append(K.ColorJitter(section.brightness, section.contrast, p=1.0, order=(0, 1, 2, 3)))
+    if not steps:
+        return None
+    outside = {"resample": Resample.NEAREST, "align_corners": False, "padding_mode": SamplePadding.ZEROS}
+    return K.AugmentationSequential(*steps, data_keys=["input", "mask"], extra_args={DataKey.MASK: outside})

@@ -1,0 +1,81 @@
+"""The public verb for people with a training loop of their own.
+
+pruned = prune(net, example, ratio=0.5)            cut, masked, with plan and coverage
+small = pruned.compact()                           fine-tune this
+export(pruned, "out.bundle")                       ship that
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgeslim.errors import ConfigError
+
+from .budget import WidthLimits, build_budget
+from .criteria import criterion as criterion_of
+from .pruned import PrunedModel
+from .recipe import BudgetSpec, MacsBudget, RatioBudget
+from .schedules import prune_iteratively
+
+_MACS = re.compile(r"macs=(0?\.\d+)x?")
+
+
+def prune(
+    module: nn.Module,
+    example_input: torch.Tensor,
+    *,
+    ratio: float | None = None,
+    target: str | None = None,
+    criterion: str = "l1",
+    calibration: Iterable[torch.Tensor] | None = None,
+    width_multiple: int = 1,
+    min_width: int = 1,
+) -> PrunedModel:
+    """Analyse `module`, choose what to cut, and return it masked, with its plan.
+
+    example_input: (N, C, H, W) float, normalised.  ratio: fraction of every family's channels to cut, in (0, 1).
+    target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.  criterion: "l1", or "ln_norm"
+    which looks at feature maps and needs `calibration`, batches like `example_input`.  width_multiple, min_width:
+    which widths are useful on the device.
+    `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
+    run or traced, BudgetError for a target out of reach.
+    """
+    budget = _budget(ratio, target)
+    score = criterion_of(criterion)
+    images = _images(calibration, example_input, criterion)
+    net = PrunedModel.from_module(module, example_input)
+    if net.channels.families:
+        limits = WidthLimits(multiple=width_multiple, minimum=min_width)
+        shape = (1, *net.input_shape[1:])
+        prune_iteratively(net, score, build_budget(budget, limits, net.channels, shape), images, rounds=1)
+    return net
+
+
+def _budget(ratio: float | None, target: str | None) -> BudgetSpec:
+    if (ratio is None) == (target is None):
+        raise ConfigError("give either ratio or target", 'for example ratio=0.5, or target="macs=0.5x"')
+    if ratio is not None:
+        if not 0.0 < ratio < 1.0:
+            raise ConfigError(f"ratio is {ratio}; it must lie between 0 and 1", "0.5 cuts half of every family")
+        return RatioBudget(name="ratio", ratio=ratio)
+    found = _MACS.fullmatch((target or "").replace(" ", ""))
+    if found is None or not 0.0 < float(found[1]) < 1.0:
+        raise ConfigError(f"target {target!r} is not understood", 'write "macs=0.5x", the share of MACs to keep')
+    return MacsBudget(name="macs", keep=float(found[1]))
+
+
+def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, criterion: str) -> NDArray[np.float32]:
+    if calibration is None:
+        if criterion == "ln_norm":
+            raise ConfigError("criterion ln_norm looks at feature maps", "give calibration=batches of real images")
+        calibration = [example]
+    batches = [batch.detach().cpu().numpy() for batch in calibration]
+    if not batches:
+        raise ConfigError("calibration is empty", "give at least one batch of images")
+    return np.asarray(np.concatenate(batches), np.float32)

@@ -1,0 +1,41 @@
+"""Export a finished run again, from its checkpoints: another form, the same weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from edgeslim.errors import CheckpointError
+
+from .checkpoint import load_checkpoint
+from .compress import export_net
+from .progress import Progress
+from .pruned import PrunedModel
+from .recipe import parse_recipe
+from .workspace import open_workspace
+
+
+def export_run(
+    run: Path, bundle: Path, progress: Progress, *, dense: bool = False, archive: bool = False, simplify: bool = True
+) -> Path:
+    """Write `bundle` from the checkpoints in `run`. Raises CheckpointError if the run has not come so far."""
+    path = run / "recipe.json"
+    if not path.is_file():
+        raise CheckpointError(f"{run} is no run: it has no recipe.json", "make one with `edgeslim compress`")
+    data = json.loads(path.read_text())
+    data.setdefault("export", {})["simplify"] = simplify
+    workspace = open_workspace(parse_recipe(data, str(path)), run, progress)
+    module = workspace.fresh_module()
+    start = load_checkpoint(workspace.stage("dense"))
+    module.load_state_dict(start.model)
+    progress.stage("analysis")
+    net = PrunedModel.from_module(module, torch.from_numpy(workspace.calibration(1)))
+    if not dense and net.channels.families:
+        final = load_checkpoint(workspace.stage("final"))
+        if final.plan is None or not final.finished:
+            raise CheckpointError(f"{run} is not finished", "run `edgeslim compress` again: it continues")
+        net.apply(final.plan)
+        net.compact().load_state_dict(final.model)
+    return export_net(workspace, net, "dense" if dense else "compact", progress, bundle, archive)

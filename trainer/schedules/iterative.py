@@ -1,0 +1,42 @@
+"""Prune in rounds: score, cut a further share, let the net recover, score again.
+
+    share_k = k / K of the way to the budget, on a logarithmic scale: each round keeps the same fraction of what
+    the round before left.
+
+Scores are taken anew in every round, because what a channel carries changes when its neighbours go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..budget import Budget
+from ..criteria import Criterion
+from ..criteria.units import units
+from ..pruned import PrunedModel
+
+
+def prune_iteratively(
+    net: PrunedModel,
+    criterion: Criterion,
+    budget: Budget,
+    images: NDArray[np.float32],
+    rounds: int,
+    recover: Callable[[PrunedModel, int], None] | None = None,
+    first: int = 1,
+) -> None:
+    """Cut `net` down to its budget in rounds `first` .. `rounds`, with `recover(net, round)` after all but the last.
+
+    images: (N, C, H, W) float32, normalised, for criteria that look at feature maps.
+    """
+    for number in range(first, rounds + 1):
+        scores = criterion.score(net, images)
+        # What is gone stays gone: a dead unit scores lowest of all.
+        gone = net.cut
+        scores = np.array([-np.inf if u.label in gone else s for u, s in zip(units(net.channels), scores)])
+        net.apply_cut(budget.select(net.channels, scores, number / rounds) | gone)
+        if recover is not None and number < rounds:
+            recover(net, number)

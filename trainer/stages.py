@@ -1,0 +1,148 @@
+"""The training half of a run: dense net, sparse net, pruned net.
+
+    dense     train from scratch                                                           stages/dense
+    sparse    train on under the regularisers, which push unneeded weights towards zero    stages/sparse
+    round-k   score, cut, recover                                                          stages/round-k
+    final     fine-tune the compact net with the dense net as teacher                      stages/final
+
+From the first cut on it is the compact module that trains, which is exact and takes a fraction of the time. A net
+that hard-codes its widths trains masked instead, and that is said.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from edgeslim.errors import UnsupportedGraphError
+
+from .budget import WidthLimits, build_budget
+from .criteria import criterion
+from .distill import dense_teacher
+from .fit import FitResult, Teacher, fit
+from .progress import Progress
+from .pruned import PrunedModel
+from .recipe import FitSection, LnNormCriterion
+from .regularizers import build_regularizer
+from .schedules import prune_iteratively
+from .workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What the training half leaves behind. scores: stage -> scores on the validation images."""
+
+    dense: nn.Module
+    pruned: PrunedModel
+    scores: Mapping[str, Mapping[str, float]]
+
+
+def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, FitResult]:
+    """Train the recipe's net, or reuse the finished checkpoint of the same key."""
+    recipe, module = workspace.recipe, workspace.fresh_module()
+    result = fit(
+        module,
+        workspace.task,
+        recipe.train,
+        name="dense",
+        seed=recipe.seed,
+        key=workspace.key(),
+        directory=workspace.stage("dense"),
+        progress=progress,
+    )
+    return module, result
+
+
+def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
+    """All training stages. A net with nothing to prune comes back dense, with a note."""
+    recipe = workspace.recipe
+    dense, result = train_dense(workspace, progress)
+    scores = {"dense": result.scores}
+    progress.stage("analysis")
+    example = torch.from_numpy(workspace.calibration(1))
+    pruned = PrunedModel.from_module(dense, example)
+    if not pruned.channels.families:
+        progress.note(f"nothing to prune: {pruned.coverage.summary}; the dense net is exported")
+        return Trained(dense=dense, pruned=pruned, scores=scores)
+    if recipe.sparsify is not None:
+        sparse = copy.deepcopy(dense)
+        result = fit(
+            sparse,
+            workspace.task,
+            recipe.sparsify.fit,
+            name="sparse",
+            seed=recipe.seed,
+            key=workspace.key(recipe.sparsify),
+            penalties=[build_regularizer(section) for section in recipe.sparsify.regularizers],
+            directory=workspace.stage("sparse"),
+            progress=progress,
+        )
+        scores["sparse"] = result.scores
+        pruned.load_dense_state(sparse.state_dict())
+    scores |= _prune(workspace, pruned, dense, progress)
+    return Trained(dense=dense, pruned=pruned, scores=scores)
+
+
+def _prune(
+    workspace: Workspace, pruned: PrunedModel, dense: nn.Module, progress: Progress
+) -> dict[str, Mapping[str, float]]:
+    recipe = workspace.recipe
+    section, scores = recipe.prune, dict[str, Mapping[str, float]]()
+    distill = recipe.finetune.distill
+    teacher = None if distill is None else dense_teacher(copy.deepcopy(dense), distill, workspace.data.ignore_index)
+
+    def recover(net: PrunedModel, number: int) -> None:
+        scores[f"round-{number}, just cut"] = workspace.task.evaluate(net.module)
+        if section.schedule.between is not None:
+            name = f"round-{number}"
+            scores[name] = _recover(workspace, net, section.schedule.between, name, teacher, progress)
+
+    progress.stage("pruning")
+    images = section.criterion.images if isinstance(section.criterion, LnNormCriterion) else 1
+    limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
+    prune_iteratively(
+        pruned,
+        criterion(section.criterion.name),
+        build_budget(section.budget, limits, pruned.channels, (1, 3, *workspace.frame_size)),
+        workspace.calibration(images),
+        rounds=section.schedule.steps,
+        recover=recover,
+    )
+    scores["pruned, just cut"] = workspace.task.evaluate(pruned.module)
+    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", teacher, progress)
+    return scores
+
+
+def _recover(
+    workspace: Workspace,
+    net: PrunedModel,
+    section: FitSection,
+    name: str,
+    teacher: Teacher | None,
+    progress: Progress,
+) -> Mapping[str, float]:
+    """Train the compact net, or the masked one where the class cannot be shrunk."""
+    recipe, hold = workspace.recipe, None
+    try:
+        module = net.compact()
+    except UnsupportedGraphError as error:
+        progress.note(f"{name} trains masked: {error.message}")
+        module, hold = net.module, net.hold_masks
+    result = fit(
+        module,
+        workspace.task,
+        section,
+        name=name,
+        seed=recipe.seed,
+        key=workspace.key(recipe.sparsify, recipe.prune, recipe.finetune),
+        teacher=teacher,
+        plan=net.plan,
+        after_step=hold,
+        directory=workspace.stage(name),
+        progress=progress,
+    )
+    return result.scores

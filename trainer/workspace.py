@@ -1,0 +1,155 @@
+"""Everything a recipe stands for, built once: data, image format, net, task, keys, places.
+
+A run lives in one directory:
+
+    out/recipe.json        the recipe as it was resolved
+    out/stages/<stage>/    a checkpoint of every training stage
+    out/dense.bundle, out/compact.bundle, out/result.json, out/report.html
+
+Each stage has a key: the hash of everything it depends on. A rerun reuses the stages whose key is unchanged.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from edgeslim.errors import ConfigError, DataError
+
+from .data import Samples, SegmentationData, build_data, channel_statistics
+from .data.augment import Augment
+from .data.draws import CropDraws
+from .evaluate import ImageFormat, module_runner, pad_to_multiple, score_frames
+from .fit import Task
+from .losses import SegmentationLoss
+from .models.registry import build_model
+from .progress import Progress
+from .recipe import Recipe
+
+ASSUMED_MULTIPLE = 32
+"""Image sides are made divisible by this for a net that has no `size_multiple` of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A recipe ready to run. module: the net as initialised from the seed, never trained in place."""
+
+    recipe: Recipe
+    directory: Path
+    data: SegmentationData
+    image: ImageFormat
+    module: nn.Module
+    task: Task
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of a camera frame: the recipe's, or the first test image's padded to the net's multiple."""
+        if self.recipe.export.size is not None:
+            return self.recipe.export.size
+        height, width, _ = pad_to_multiple(self.data.test[0].image, self.image.multiple).shape
+        return height, width
+
+    def fresh_module(self) -> nn.Module:
+        """A copy of the untrained net."""
+        return copy.deepcopy(self.module)
+
+    def stage(self, name: str) -> Path:
+        """Where a stage keeps its checkpoint."""
+        return self.directory / "stages" / name
+
+    def key(self, *sections: BaseModel | None) -> str:
+        """Identifies a stage by all it depends on: net, data, seed, and these sections. SHA-256, hexadecimal."""
+        recipe = self.recipe
+        parts = (recipe.model, recipe.data, recipe.augment, recipe.loss, recipe.train, *sections)
+        text = "\n".join([str(recipe.seed), *("null" if p is None else p.model_dump_json() for p in parts)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def calibration(self, count: int) -> NDArray[np.float32]:
+        """`count` training crops, normalised, not augmented. Returns (count, 3, h, w) float32."""
+        images = torch.stack([self.task.draws[i][0] for i in range(count)])
+        return np.asarray(_normalized(images, self.image).numpy(), np.float32)
+
+    def score(self, module: nn.Module, samples: Samples) -> Mapping[str, float]:
+        """Scores of a torch module on whole images; what is undefined is left out."""
+        data = self.data
+        run = module_runner(module, self.image)
+        scores = score_frames(run, samples, data.classes, data.ignore_index, self.image.multiple)
+        return {name: value for name, value in scores.items() if value is not None}
+
+
+def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Workspace:
+    """Read the data, build the net, and check that they fit.
+
+    Raises DataError, ConfigError or UnsupportedGraphError for what a recipe can get wrong.
+    """
+    progress.stage("data")
+    data = build_data(recipe.data, recipe.seed)
+    for name in data.skipped:
+        progress.note(f"skipped {name}: it cannot be decoded")
+    torch.manual_seed(recipe.seed)
+    module = build_model(recipe.model.name, recipe.model.args, classes=len(data.classes))
+    multiple = getattr(module, "size_multiple", None)
+    if not isinstance(multiple, int):
+        multiple = ASSUMED_MULTIPLE
+        progress.note(f"{recipe.model.name} has no size_multiple: images are padded to multiples of {multiple}")
+    _check_crop(recipe, multiple)
+    mean, std = recipe.data.mean, recipe.data.std
+    if mean is None or std is None:
+        measured = channel_statistics(data.train, data.ignore_index)
+        mean, std = mean or measured[0], std or measured[1]
+    image = ImageFormat(mean=mean, std=std, multiple=multiple)
+    task = _task(recipe, data, image)
+    return Workspace(recipe=recipe, directory=directory, data=data, image=image, module=module, task=task)
+
+
+def _task(recipe: Recipe, data: SegmentationData, image: ImageFormat) -> Task:
+    augment = Augment(recipe.augment, data.ignore_index)
+
+    def prepare(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        changed, labels = augment(images.float() / 255, masks)
+        mean, std = (changed.new_tensor(v)[:, None, None] for v in (image.mean, image.std))
+        return (changed - mean) / std, labels
+
+    def evaluate(module: nn.Module) -> Mapping[str, float]:
+        run = module_runner(module, image)
+        scores = score_frames(run, data.validation, data.classes, data.ignore_index, image.multiple)
+        known = {name: value for name, value in scores.items() if value is not None}
+        if "dice" not in known:
+            raise DataError("the validation images have no labelled pixel to score", "raise data.validation")
+        return known
+
+    loss = SegmentationLoss(recipe.loss.dice, recipe.loss.cross_entropy, len(data.classes), data.ignore_index)
+    return Task(
+        draws=CropDraws(data.train, recipe.augment.crop, recipe.seed, data.ignore_index),
+        prepare=prepare,
+        loss=loss,
+        evaluate=evaluate,
+        score="dice",
+    )
+
+
+def _normalized(images: Tensor, image: ImageFormat) -> Tensor:
+    mean, std = (torch.tensor(v)[:, None, None] for v in (image.mean, image.std))
+    return (images.float() / 255 - mean) / std
+
+
+def _check_crop(recipe: Recipe, multiple: int) -> None:
+    height, width = recipe.augment.crop
+    if height % multiple or width % multiple:
+        fitting = [-(-side // multiple) * multiple for side in (height, width)]
+        raise ConfigError(
+            f"augment.crop is {height} x {width}; {recipe.model.name} needs sides divisible by {multiple}",
+            f"for example --set augment.crop='{fitting}'",
+        )
+    size = recipe.export.size
+    if size is not None and (size[0] % multiple or size[1] % multiple):
+        raise ConfigError(f"export.size is {size[0]} x {size[1]}; sides must be divisible by {multiple}")
