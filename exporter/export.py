@@ -30,6 +30,7 @@ from .certificate import Probe, Runner, Tolerance, certify, random_probe, requir
 from .channels import ChannelMap
 from .channels.coverage import coverage
 from .cost import count_macs, count_parameters, count_weight_bytes
+from .graph_runner import runner_from_graph
 from .passes.embed_preprocess import embed_preprocess
 from .passes.remove_channels import remove_channels
 from .passes.simplify import simplify
@@ -169,18 +170,6 @@ def prove(
         tolerance,
     )
     return Certificate(stages=floats.stages + shipped.stages)
-
-
-def runner_from_graph(model: ir.Model) -> Runner:
-    """Wrap a graph as a function on arrays, run by ONNX Runtime. Raises ExportError if it refuses the graph."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
-    except Exception as error:  # onnxruntime raises its own exception types, all of them "cannot load"
-        raise ExportError(f"ONNX Runtime refuses the exported graph: {error}", "please report the net") from error
-    feed = session.get_inputs()[0].name
-    return lambda images: [np.asarray(a) for a in session.run(None, {feed: images})]
 
 
 def normalize(frames: NDArray[np.generic], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:

@@ -23,6 +23,7 @@ from torch import nn
 from edgeslim.errors import UnsupportedGraphError
 
 from .certificate import Runner
+from .graph_runner import runner_from_graph
 from .passes.fold_constants import fold_constants
 
 
@@ -35,21 +36,11 @@ def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
     _check_forward(module, example)
     # A batch of one would be specialised to the constant 1.
     batch = torch.cat([example, example]) if example.shape[0] == 1 else example
-    training = module.training
-    module.eval()
-    try:
-        with _quiet():
-            program = _export(module, batch)
-    except Exception as error:
-        raise UnsupportedGraphError(
-            f"{type(module).__name__} cannot be traced by torch.export: {_first_line(error)}",
-            "data-dependent Python branches in forward are the usual cause; move them out of the net",
-        ) from error
-    finally:
-        module.train(training)
-    if program is None:
-        raise UnsupportedGraphError(f"{type(module).__name__}: the ONNX exporter returned nothing")
-    return fold_constants(_name_sizes(program.model))
+    model = _export(module, batch, dynamic_size=batch.ndim == 4)
+    if batch.ndim == 4 and not _agrees_at_other_size(module, model, batch):
+        # The net, or what the tracer made of it, holds for this image size alone.
+        model = _export(module, batch, dynamic_size=False)
+    return model
 
 
 def runner_from_module(module: nn.Module) -> Runner:
@@ -79,11 +70,42 @@ def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
         ) from error
 
 
-def _export(module: nn.Module, batch: torch.Tensor) -> torch.onnx.ONNXProgram | None:
+def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Model:
     auto = torch.export.Dim.AUTO
-    dynamic = {0: auto} if batch.ndim != 4 else {0: auto, 2: auto, 3: auto}
-    # dynamic_shapes as a tuple binds by position, whatever the forward calls its argument.
-    return torch.onnx.export(module, (batch,), dynamo=True, optimize=False, dynamic_shapes=(dynamic,), verbose=False)
+    dynamic = {0: auto, 2: auto, 3: auto} if dynamic_size else {0: auto}
+    training = module.training
+    module.eval()
+    try:
+        with _quiet():
+            # dynamic_shapes as a tuple binds by position, whatever the forward calls its argument.
+            program = torch.onnx.export(
+                module, (batch,), dynamo=True, optimize=False, dynamic_shapes=(dynamic,), verbose=False
+            )
+    except Exception as error:
+        raise UnsupportedGraphError(
+            f"{type(module).__name__} cannot be traced by torch.export: {_first_line(error)}",
+            "data-dependent Python branches in forward are the usual cause; move them out of the net",
+        ) from error
+    finally:
+        module.train(training)
+    if program is None:
+        raise UnsupportedGraphError(f"{type(module).__name__}: the ONNX exporter returned nothing")
+    return fold_constants(_name_sizes(program.model))
+
+
+def _agrees_at_other_size(module: nn.Module, model: ir.Model, batch: torch.Tensor) -> bool:
+    """Whether a trace that claims to be dynamic is: an adaptive pool, say, is traced with the example's window."""
+    images = np.zeros((1, batch.shape[1], 2 * batch.shape[2], 2 * batch.shape[3]), np.float32)
+    images += np.linspace(-1, 1, images.shape[-1], dtype=np.float32)
+    try:
+        wanted = runner_from_module(module)(images)
+        seen = runner_from_graph(model)(images)
+    except Exception:  # the net or the graph refuses the size, each in its own way: then the size is fixed
+        return False
+    return len(seen) == len(wanted) and all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-3 * float(np.abs(b).max(initial=0.0)))
+        for a, b in zip(seen, wanted)
+    )
 
 
 def _name_sizes(model: ir.Model) -> ir.Model:

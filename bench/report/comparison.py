@@ -14,12 +14,14 @@ from typing import Literal
 from edgeslim.runtime.certificate import Certificate
 from edgeslim.runtime.manifest import Manifest
 
-from ..result import BenchResult, MemoryUse, Side
+from ..result import BenchResult, Side
 from . import numbers
 from .numbers import BYTES, COUNTS, MILLISECONDS, alike, count, percent, score
 
 NOTABLE_DROP = 0.01
 """What edgeslim promises to stay within, in units of the metric."""
+SLIGHT_SPEEDUP = 1.1
+"""Below this a speed-up is real, yet hardly worth a change of net."""
 _PREFERRED = ("dice", "miou", "iou", "accuracy")
 _NAMES = {"dice": "Dice", "iou": "IoU", "miou": "mean IoU", "auc": "AUC"}
 
@@ -82,10 +84,10 @@ def findings(dense: Manifest, compact: Manifest, bench: BenchResult) -> tuple[st
     """What the figures themselves warn of, beyond what the benchmark already said."""
     main = main_metric([dense.metrics, compact.metrics])
     found = [
-        f"{metric_name(name)} changed from {score(before)} to {score(compact.metrics[name])}, "
-        f"by {numbers.difference(before, compact.metrics[name])}"
+        f"{metric_name(name)} fell from {score(before)} to {score(compact.metrics[name])}, "
+        f"by {before - compact.metrics[name]:.4f}"
         for name, before in dense.metrics.items()
-        if name != main and name in compact.metrics and before - compact.metrics[name] > NOTABLE_DROP
+        if name != main and name in compact.metrics and _fell(before, compact.metrics[name])
     ]
     if dense.certificate.stages and not dense.certificate.passed:
         found.append("the proof of the dense net failed, so the comparison stands on a net that was not trained")
@@ -97,14 +99,17 @@ def findings(dense: Manifest, compact: Manifest, bench: BenchResult) -> tuple[st
 def _speed(bench: BenchResult) -> Verdict:
     speed, side = bench.speedup, bench.subject.latency
     if speed is None or bench.against is None:
-        text = f"{side.p50_ms:.2f} ms a frame (not compared with the dense net)"
-        return Verdict(topic="Speed", tone="caution", text=text, value="not compared", detail=f"{side.p50_ms:.2f} ms")
+        median = numbers.quantity(side.p50_ms, MILLISECONDS)
+        text, detail = f"{median} a frame (not compared with the dense net)", f"Median {median} a frame."
+        return Verdict(topic="Speed", tone="caution", text=text, value="not compared", detail=detail)
     before, after = alike([bench.against.latency.p50_ms, side.p50_ms], MILLISECONDS)
     close = any(abs(value - 1.0) < 0.05 for value in (speed.ratio, speed.low, speed.high))
     decimals = 3 if close else 2
     ratio, low, high = (numbers.factor(value, decimals) for value in (speed.ratio, speed.low, speed.high))
     tone: Tone = "good"
     value = f"{ratio}× faster"
+    if speed.ratio < SLIGHT_SPEEDUP:
+        tone, value = "caution", f"only {value}"
     if speed.high < 1.0:
         ratio, low, high = (numbers.factor(1 / r, decimals) for r in (speed.ratio, speed.high, speed.low))
         tone, value = "bad", f"{ratio}× slower"
@@ -123,23 +128,25 @@ def _accuracy(dense: Mapping[str, float], compact: Mapping[str, float]) -> Verdi
         text, detail = "accuracy not measured", "No metric is known of both nets."
         return Verdict(topic="Accuracy", tone="caution", text=text, value=numbers.MISSING, detail=detail)
     before, after = dense[name], compact[name]
-    drop = before - after
-    value = f"{metric_name(name)} {score(before)} → {score(after)}"
-    change = numbers.difference(before, after)
-    if drop > NOTABLE_DROP:
-        text = f"{metric_name(name)} fell {score(before)} → {score(after)}"
-        detail = f"Fell by {drop:.4f} on the test images, more than {NOTABLE_DROP:g}."
+    label, change = metric_name(name), numbers.difference(before, after)
+    value = f"{label} {score(after)}"
+    if _fell(before, after):
+        text = f"{label} fell {score(before)} → {score(after)}"
+        detail = f"{score(before)} dense: fell by {before - after:.4f} on the test images, more than {NOTABLE_DROP:g}."
         return Verdict(topic="Accuracy", tone="bad", text=text, value=value, detail=detail)
-    detail = f"{change} on the test images." if float(change.replace("−", "-")) else "The same on the test images."
-    return Verdict(topic="Accuracy", tone="good", text=value, value=value, detail=detail)
+    text, detail = f"{label} {score(before)} → {score(after)}", f"{score(before)} dense: {change} on the test images."
+    return Verdict(topic="Accuracy", tone="good", text=text, value=value, detail=detail)
+
+
+def _fell(before: float, after: float) -> bool:
+    return round(before - after, 9) > NOTABLE_DROP  # 0.56 - 0.55 is 0.01 to people
 
 
 def _size(dense: Manifest, compact: Manifest, bench: BenchResult) -> Verdict:
     before, after = _file_bytes(dense, bench.against), _file_bytes(compact, bench.subject)
     files = " → ".join(alike([before, after], BYTES))
     weights = f"{count(dense.sizes.parameters)} → {count(compact.sizes.parameters)}"
-    value = numbers.times(dense.sizes.parameters, compact.sizes.parameters, "fewer parameters", "more parameters")
-    value = "same number of parameters" if value == "same" else value
+    value = numbers.times(dense.sizes.parameters, compact.sizes.parameters, "smaller", "larger")
     detail = f"Parameters {weights}; model file {files}."
     return Verdict(topic="Size", tone="plain", text="", value=value, detail=detail)
 
@@ -199,35 +206,37 @@ def _size_rows(dense: Manifest, compact: Manifest, bench: BenchResult) -> tuple[
 
 
 def _latency_rows(dense: Side | None, compact: Side) -> tuple[Row, ...]:
-    a, b = dense.latency if dense else None, compact.latency
-    pairs = {
-        "p50 (median)": (a and a.p50_ms, b.p50_ms),
-        "p90": (a and a.p90_ms, b.p90_ms),
-        "p99": (a and a.p99_ms, b.p99_ms),
-        "Fastest": (a and a.min_ms, b.min_ms),
-    }
     rows = []
-    for label, (before, after) in pairs.items():
+    for label, name in (("p50 (median)", "p50_ms"), ("p90", "p90_ms"), ("p99", "p99_ms"), ("Fastest", "min_ms")):
+        before, after = (None if side is None else float(getattr(side.latency, name)) for side in (dense, compact))
         texts = alike([before, after], MILLISECONDS)
         change = numbers.times(before, after, "faster", "slower")
         rows.append(Row(label=label, dense=texts[0], compact=texts[1], change=change))
-    spread, samples = percent(a.spread if a else None), count(a.n if a else None)
-    rows.append(Row(label="Spread (middle half / median)", dense=spread, compact=percent(b.spread)))
-    rows.append(Row(label="Samples n", dense=samples, compact=count(b.n)))
+    before, after = (None if side is None else side.latency.spread for side in (dense, compact))
+    rows.append(Row(label="Spread (middle half / median)", dense=percent(before), compact=percent(after)))
+    taken = count(None if dense is None else dense.latency.n)
+    rows.append(Row(label="Samples n", dense=taken, compact=count(compact.latency.n)))
     rows.append(Row(label="Warm-up", dense=_warm_up(dense), compact=_warm_up(compact)))
     return tuple(rows)
 
 
 def _memory_rows(dense: Side | None, compact: Side) -> tuple[Row, ...]:
-    sides: list[MemoryUse | None] = [dense.memory if dense else None, compact.memory]
-    arenas = [side.arena if side else None for side in sides]
+    arena = {
+        "Arena, most in use": "peak_bytes",
+        "Arena, held from the system": "held_bytes",
+        "Activations": "activation_bytes",
+        "Weights packed for the kernels": "packed_weight_bytes",
+    }
+    peaks = [None if side is None else side.memory.peak_rss_bytes for side in (dense, compact)]
     return (
-        _bytes_row("Peak memory (growth of a fresh process)", *(side and side.peak_rss_bytes for side in sides)),
-        _bytes_row("Arena, most in use", *(arena and arena.peak_bytes for arena in arenas)),
-        _bytes_row("Arena, held from the system", *(arena and arena.held_bytes for arena in arenas)),
-        _bytes_row("Activations", *(arena and arena.activation_bytes for arena in arenas)),
-        _bytes_row("Weights packed for the kernels", *(arena and arena.packed_weight_bytes for arena in arenas)),
+        _bytes_row("Peak memory (growth of a fresh process)", *peaks),
+        *(_bytes_row(label, _arena(dense, name), _arena(compact, name)) for label, name in arena.items()),
     )
+
+
+def _arena(side: Side | None, name: str) -> int | None:
+    arena = None if side is None else side.memory.arena
+    return None if arena is None else int(getattr(arena, name))
 
 
 def _bytes_row(label: str, before: int | None, after: int | None) -> Row:

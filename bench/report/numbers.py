@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 
 MISSING = "not measured"
+SPACE = "\u00a0"
+"""Between a number and its unit: no line breaks there."""
 _DIGITS = 3
 
 Units = Sequence[tuple[float, str]]
@@ -25,7 +27,7 @@ def alike(values: Sequence[float | None], units: Units) -> list[str]:
     exact = scale == 1 and all(size == int(size) for size in sizes)
     smallest = min(sizes, default=1) / scale
     decimals = 0 if exact else min(max(_DIGITS - 1 - math.floor(math.log10(smallest)), 0), 4)
-    return [words(value, f"{{:,.{decimals}f}} {unit}".rstrip(), scale) for value in values]
+    return [words(value, f"{{:,.{decimals}f}}{SPACE}{unit}".rstrip(), scale) for value in values]
 
 
 def quantity(value: float | None, units: Units) -> str:
@@ -47,7 +49,7 @@ def count(value: int | None) -> str:
 
 def percent(value: float | None, decimals: int = 1) -> str:
     """A share: 0.0123 is "1.2 %"."""
-    return words(value, f"{{:.{decimals}f}} %", 0.01)
+    return words(value, f"{{:.{decimals}f}}{SPACE}%", 0.01)
 
 
 def score(value: float | None) -> str:

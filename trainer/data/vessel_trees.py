@@ -130,20 +130,17 @@ def draw(tubes: list[Tube], size: tuple[int, int]) -> tuple[NDArray[np.float32],
     Thin tubes are drawn first, so that where two cross, the thick one is seen.
     """
     height, width = size
-    canvas_size = (width * SUPERSAMPLE, height * SUPERSAMPLE)
-    coverage, strength = Image.new("L", canvas_size), Image.new("L", canvas_size)
-    draw_coverage, draw_strength = ImageDraw.Draw(coverage), ImageDraw.Draw(strength)
+    canvas = Image.new("L", (width * SUPERSAMPLE, height * SUPERSAMPLE))
+    pen = ImageDraw.Draw(canvas)
     for tube in sorted(tubes, key=lambda t: float(t.widths[0])):
-        points = [(float(x), float(y)) for x, y in (tube.points + 0.5) * SUPERSAMPLE]
-        level = round(255 * min(tube.contrast, 1.0))
-        for a, b, thickness in zip(points, points[1:], tube.widths * SUPERSAMPLE):
+        points = [(x, y) for x, y in ((tube.points + 0.5) * SUPERSAMPLE).tolist()]
+        level = min(255, max(1, round(255 * tube.contrast)))
+        for a, b, thickness in zip(points, points[1:], (tube.widths * SUPERSAMPLE).tolist()):
             radius = thickness / 2
-            joint = (b[0] - radius, b[1] - radius, b[0] + radius, b[1] + radius)
-            draw_coverage.line((a, b), fill=255, width=max(1, round(thickness)))
-            draw_coverage.ellipse(joint, fill=255)
-            draw_strength.line((a, b), fill=level, width=max(1, round(thickness)))
-            draw_strength.ellipse(joint, fill=level)
-    return _shrunk(coverage), _shrunk(strength)
+            pen.line((a, b), fill=level, width=max(1, round(thickness)))
+            pen.ellipse((b[0] - radius, b[1] - radius, b[0] + radius, b[1] + radius), fill=level)
+    covered = canvas.point([0] + [255] * 255)
+    return _shrunk(covered), _shrunk(canvas)
 
 
 def _shrunk(canvas: Image.Image) -> NDArray[np.float32]:

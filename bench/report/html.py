@@ -1,0 +1,229 @@
+"""The report of a `compress` run: one HTML file that a browser shows without asking anybody else for anything.
+
+An engineer reads the headline and the cards in half a minute, then digs: figures, plots, pictures, proof, coverage,
+provenance. There is no script; a content security policy in the page itself forbids every request. The text depends on
+the data alone, so the same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jinja2
+from markupsafe import Markup
+
+from edgeslim.runtime.certificate import Stage
+from edgeslim.runtime.manifest import LayerCoverage, Manifest, TensorSpec
+
+from ..result import BenchResult, Machine, Settings, Side, Speedup
+from . import comparison, plots
+from .comparison import Tone
+from .examples import Example, gallery
+from .numbers import BYTES, count, error, percent, quantity, score
+
+__all__ = ["Example", "ReportData", "render"]
+
+MOST_EXAMPLES = 4
+UNKNOWN = "not reported"
+_TONES: tuple[Tone, ...] = ("bad", "caution", "good", "plain")
+_SIGNS: Mapping[Tone, str] = {"bad": "✗", "caution": "!", "good": "✓", "plain": ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """Everything a report shows. In `bench` the subject is the compact net, `against` the dense one."""
+
+    name: str
+    dense: Manifest
+    compact: Manifest
+    bench: BenchResult
+    stages: Mapping[str, Mapping[str, float]]
+    """Training stage -> scores on the validation images, in the order of training."""
+    notes: tuple[str, ...]
+    examples: Sequence[Example]
+    command: str
+    """The exact command that made it."""
+
+
+def render(data: ReportData) -> str:
+    """The report as HTML text."""
+    verdicts = comparison.verdicts(data.dense, data.compact, data.bench)
+    headline = ", ".join(verdict.text for verdict in verdicts if verdict.text)
+    tone = next(tone for tone in _TONES if any(verdict.tone == tone for verdict in verdicts))
+    coverage = data.compact.coverage
+    sections = {
+        "name": data.name,
+        "headline": headline[:1].upper() + headline[1:],
+        "tone": tone,
+        "signs": _SIGNS,
+        "verdicts": verdicts,
+        "warnings": (*data.bench.warnings, *comparison.findings(data.dense, data.compact, data.bench)),
+        "notes": data.notes,
+        "groups": comparison.comparison(data.dense, data.compact, data.bench),
+        "plots": _plots(data),
+        "stages": _stage_scores(data.stages),
+        "gallery": gallery(data.examples[:MOST_EXAMPLES], data.compact.classes) if data.examples else None,
+        "certificates": [(title, _proof_rows(stages)) for title, stages in _certificates(data)],
+        "coverage": [_coverage_row(layer) for layer in coverage],
+        "coverage_summary": _coverage_summary(coverage),
+        "command": data.command,
+        "provenance": _provenance(data),
+        "interface": _interface(data.compact),
+        "machine": _machine(data.bench.machine),
+        "settings": _settings(data.bench.settings, data.bench.speedup),
+        "written_by": data.bench.written_by,
+    }
+    return _template().render(sections)
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        loader=jinja2.PackageLoader(__package__ or "edgeslim.bench.report", ""),
+    )
+    return environment.get_template("template.html.j2")
+
+
+def _certificates(data: ReportData) -> list[tuple[str, Sequence[Stage]]]:
+    """Title and stages of each net. The compact one's even if it holds nothing, for that must be seen."""
+    found: list[tuple[str, Sequence[Stage]]] = []
+    for name, stages in (("Compact", data.compact.certificate.stages), ("Dense", data.dense.certificate.stages)):
+        if stages or name == "Compact":
+            references = {stage.reference for stage in stages}
+            found.append((f"{name} net" + (f", against {references.pop()}" if len(references) == 1 else ""), stages))
+    return found
+
+
+def _plots(data: ReportData) -> list[tuple[plots.Plot, Markup]]:
+    against, subject = data.bench.against, data.bench.subject
+    sides = ({"dense": against.latency} if against else {}) | {"compact": subject.latency}
+    drawn = [plots.latency_distribution(sides), plots.latency_in_order(sides)]
+    metric = comparison.main_metric(list(data.stages.values()))
+    if metric is not None:
+        values = {stage: scores[metric] for stage, scores in data.stages.items() if math.isfinite(scores[metric])}
+        if values:
+            drawn.append(plots.scores_by_stage(values, comparison.metric_name(metric)))
+    if data.compact.coverage:  # last, because a deep net makes it fill a column of its own
+        drawn.append(plots.channel_widths(data.compact.coverage))
+    return [(plot, Markup(plot.svg)) for plot in drawn]  # our own SVG, in which every name is escaped already
+
+
+def _stage_scores(stages: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Column titles, and one row a stage."""
+    names = list(dict.fromkeys(name for scores in stages.values() for name in scores))
+    rows = [(stage, [score(scores.get(name)) for name in names]) for stage, scores in stages.items()]
+    return [comparison.metric_name(name) for name in names], rows
+
+
+def _proof_rows(stages: Sequence[Stage]) -> list[tuple[str, str, str, str, str, bool]]:
+    chain = len({stage.reference for stage in stages}) > 1  # else the title names the one reference
+    return [
+        (
+            f"{stage.name} against {stage.reference}" if chain else stage.name,
+            stage.inputs,
+            error(stage.max_abs),
+            error(stage.max_rel),
+            f"{error(stage.atol)} + {error(stage.rtol)}·|b|",
+            stage.passed,
+        )
+        for stage in stages
+    ]
+
+
+def _coverage_row(layer: LayerCoverage) -> tuple[LayerCoverage, str, str, str, str]:
+    """The layer, its width, the share it kept, the family if it is not the layer alone, and why it stayed."""
+    kept = percent(layer.width_after / layer.width_before, 0) if layer.width_before else ""
+    why = layer.reason or ("" if layer.width_after < layer.width_before else "kept whole by the plan")
+    family = "" if layer.family == layer.layer else layer.family or ""
+    width = f"{layer.width_before:,}" + ("" if layer.width_after == layer.width_before else f" → {layer.width_after:,}")
+    return layer, width, kept, family, why
+
+
+def _coverage_summary(layers: Sequence[LayerCoverage]) -> str:
+    before, after = sum(layer.width_before for layer in layers), sum(layer.width_after for layer in layers)
+    cut = sum(layer.width_after < layer.width_before for layer in layers)
+    return f"{cut} of {len(layers)} layers were cut; {after:,} of {before:,} output channels are left."
+
+
+def _provenance(data: ReportData) -> list[tuple[str, str, str]]:
+    """What each net was made from: name, dense, compact."""
+    dense, compact, bench = data.dense, data.compact, data.bench
+    rows = [
+        ("bundle", dense.name, compact.name),
+        ("written by edgeslim", dense.written_by, compact.written_by),
+        ("manifest, SHA-256 as measured", _manifest_hash(bench.against), _manifest_hash(bench.subject)),
+        *((f"{label}, SHA-256", _file_hash(dense, label), _file_hash(compact, label)) for label in _files(data)),
+    ]
+    keys = dict.fromkeys((*dense.provenance, *compact.provenance))
+    rows += [(key, dense.provenance.get(key, ""), compact.provenance.get(key, "")) for key in keys]
+    return [row for row in rows if row[1] or row[2]]
+
+
+def _files(data: ReportData) -> list[str]:
+    return list(dict.fromkeys((*data.dense.files, *data.compact.files)))
+
+
+def _file_hash(manifest: Manifest, name: str) -> str:
+    entry = manifest.files.get(name)
+    return entry.sha256 if entry else ""
+
+
+def _manifest_hash(side: Side | None) -> str:
+    return side.manifest_sha256 if side else ""
+
+
+def _interface(manifest: Manifest) -> list[tuple[str, str]]:
+    image = manifest.image
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (image.mean, image.std))
+    place = "inside the graph" if image.embedded else "by the caller"
+    rows = [("Input " + spec.name, _tensor(spec)) for spec in manifest.inputs]
+    rows += [("Output " + spec.name, _tensor(spec)) for spec in manifest.outputs]
+    rows.append(("Normalisation", f"{image.colour}, mean {mean}, std {std} of pixels in [0, 1], {place}"))
+    rows.append(("Frame sides", f"multiples of {image.size_multiple}" if image.size_multiple > 1 else "any"))
+    rows.append(("Classes", ", ".join(manifest.classes)))
+    return [(label, text) for label, text in rows if text]
+
+
+def _tensor(spec: TensorSpec) -> str:
+    return f"{spec.dtype} {' × '.join(map(str, spec.shape))}" + (f", {spec.layout}" if spec.layout else "")
+
+
+def _machine(machine: Machine) -> list[tuple[str, str]]:
+    """The machine; what it does not tell is said to be unknown."""
+    cores = f"{machine.usable_cores or UNKNOWN} usable of {machine.logical_cores or UNKNOWN}"
+    quota = "no limit" if machine.cpu_quota is None else f"{machine.cpu_quota:g} cores' worth of time"
+    frequency, load = machine.frequency_mhz, machine.load_1min
+    return [
+        ("Board", machine.board or UNKNOWN),
+        ("Processor", f"{machine.cpu or UNKNOWN} ({machine.architecture})"),
+        ("Cores", cores),
+        ("CPU quota", quota),
+        ("Clock after the samples", UNKNOWN if frequency is None else f"{frequency:,.0f} MHz"),
+        ("Governor", machine.governor or UNKNOWN),
+        ("Load average before", UNKNOWN if load is None else f"{load:.2f}"),
+        ("Memory", UNKNOWN if machine.memory_bytes is None else quantity(machine.memory_bytes, BYTES)),
+        ("System", machine.os),
+        ("Python", machine.python),
+        *((name, version) for name, version in machine.versions.items()),
+    ]
+
+
+def _settings(settings: Settings, speed: Speedup | None) -> list[tuple[str, str]]:
+    height, width = settings.frame_size
+    rows = [
+        ("Backend", settings.backend),
+        ("Threads", f"{settings.threads}, {'spinning' if settings.spin else 'not spinning'}"),
+        ("Frame", f"{height}×{width} pixels, uniform random, seed {settings.seed}"),
+        ("Samples", f"{count(settings.samples)} a side at most, within {settings.seconds:g} s"),
+        ("Order", settings.order),
+    ]
+    if speed is not None:
+        interval = f"{100 * speed.confidence:g} %, {speed.resamples:,} bootstrap resamples, seed {speed.seed}"
+        rows.append(("Interval", interval))
+    return rows
