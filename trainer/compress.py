@@ -9,6 +9,7 @@ result.json, report.html
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,7 +97,9 @@ def compress(recipe: Recipe, directory: Path, progress: Progress, command: str =
 
 def export_both(workspace: Workspace, trained: Trained, progress: Progress) -> tuple[Path, Path]:
     """The dense and the compact bundle, each proven against its torch net."""
-    dense = PrunedModel.from_module(trained.dense, torch.from_numpy(workspace.calibration(1)))
+    # The dense net shares the pruned one's trace and analysis: they depend on the architecture alone.
+    example = torch.from_numpy(workspace.calibration(1))
+    dense = PrunedModel(copy.deepcopy(trained.dense), example, trained.pruned.channels)
     return (
         export_net(workspace, dense, "dense", progress),
         export_net(workspace, trained.pruned, "compact", progress),

@@ -80,6 +80,12 @@ def verdicts(dense: Manifest, compact: Manifest, bench: BenchResult) -> tuple[Ve
     )
 
 
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """One sentence, without its full stop."""
+    text = ", ".join(verdict.text for verdict in verdicts if verdict.text)
+    return text[:1].upper() + text[1:]
+
+
 def findings(dense: Manifest, compact: Manifest, bench: BenchResult) -> tuple[str, ...]:
     """What the figures themselves warn of, beyond what the benchmark already said."""
     main = main_metric([dense.metrics, compact.metrics])

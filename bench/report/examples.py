@@ -163,7 +163,7 @@ def _strip(whole: Example, part: Example, colours: dict[int, tuple[int, ...]], b
     rgb[labelled] = _BLACK
     for text, colour in _difference_colours(binary).items():
         rgb[kinds[text]] = colour
-    counts = "pixels: " + ", ".join(f"{int(kinds[text].sum()):,} {text}" for text in list(kinds)[1:])
+    counts = ", ".join(f"{int(kinds[text].sum()):,} {text}" for text in list(kinds)[1:])
     pictures = (
         picture("Frame", part.frame, "the frame"),
         picture("Truth", painted(part.mask), "the truth"),
@@ -206,9 +206,9 @@ def _caption(whole: Example, part: Example, counts: str, binary: bool) -> str:
     kind = "Dice" if binary else "share of pixels right"
     scores = [_score(ids[labelled], whole.mask[labelled], binary) for ids in (whole.dense, whole.compact)]
     height, width = whole.mask.shape
-    size = f"{part.mask.shape[0]}×{part.mask.shape[1]} of {height}×{width}"
+    size = f"{part.mask.shape[0]}×{part.mask.shape[1]} of {height}×{width} pixels"
     return (
-        f"{size} pixels are shown. Wrong {counts}. Whole image: {kind} dense {score(scores[0])}, compact {score(scores[1])}; "
+        f"{size}, in it {counts}. Whole image: {kind} dense {score(scores[0])}, compact {score(scores[1])}; "
         f"dense and compact disagree on {disagree} of the labelled pixels."
     )
 

@@ -27,7 +27,6 @@ __all__ = ["Example", "ReportData", "render"]
 
 MOST_EXAMPLES = 4
 UNKNOWN = "not reported"
-_TONES: tuple[Tone, ...] = ("bad", "caution", "good", "plain")
 _SIGNS: Mapping[Tone, str] = {"bad": "✗", "caution": "!", "good": "✓", "plain": ""}
 
 
@@ -50,16 +49,16 @@ class ReportData:
 def render(data: ReportData) -> str:
     """The report as HTML text."""
     verdicts = comparison.verdicts(data.dense, data.compact, data.bench)
-    headline = ", ".join(verdict.text for verdict in verdicts if verdict.text)
-    tone = next(tone for tone in _TONES if any(verdict.tone == tone for verdict in verdicts))
+    warnings = (*data.bench.warnings, *comparison.findings(data.dense, data.compact, data.bench))
+    bad = any(verdict.tone == "bad" for verdict in verdicts)
     coverage = data.compact.coverage
     sections = {
         "name": data.name,
-        "headline": headline[:1].upper() + headline[1:],
-        "tone": tone,
+        "headline": comparison.headline(verdicts),
+        "calm": not (warnings or data.notes or bad),
         "signs": _SIGNS,
         "verdicts": verdicts,
-        "warnings": (*data.bench.warnings, *comparison.findings(data.dense, data.compact, data.bench)),
+        "warnings": warnings,
         "notes": data.notes,
         "groups": comparison.comparison(data.dense, data.compact, data.bench),
         "plots": _plots(data),
@@ -157,7 +156,7 @@ def _provenance(data: ReportData) -> list[tuple[str, str, str]]:
     rows = [
         ("bundle", dense.name, compact.name),
         ("written by edgeslim", dense.written_by, compact.written_by),
-        ("manifest, SHA-256 as measured", _manifest_hash(bench.against), _manifest_hash(bench.subject)),
+        ("manifest, SHA-256 before this report was added", _manifest_hash(bench.against), _manifest_hash(bench.subject)),
         *((f"{label}, SHA-256", _file_hash(dense, label), _file_hash(compact, label)) for label in _files(data)),
     ]
     keys = dict.fromkeys((*dense.provenance, *compact.provenance))

@@ -111,8 +111,7 @@ def latency_in_order(sides: Mapping[str, Latency]) -> Plot:
             thinned = max(thinned, step)
             places, times = range(1, latency.n + 1), _milliseconds(latency.samples_ns)
             marker = "o" if name == "compact" else "x"
-            look = {"color": colour, "markersize": 3.2, "markeredgewidth": 0.9}
-            axes.plot(places[::step], times[::step], marker, label=name, **look)
+            axes.plot(places[::step], times[::step], marker, color=colour, markersize=3.2, label=name)
             beyond = [place for place, time in zip(places, times) if time > limit]
             axes.plot(beyond, [limit] * len(beyond), "^", color=colour, markersize=6, clip_on=False)
         axes.set(xlim=(0, None), ylim=(0, limit), xlabel="sample", ylabel="milliseconds a frame")
@@ -129,7 +128,7 @@ def channel_widths(layers: Sequence[LayerCoverage]) -> Plot:
     before, after = sum(layer.width_before for layer in layers), sum(layer.width_after for layer in layers)
     widest = max(1, *(layer.width_before for layer in layers))
     with style.context(_STYLE, after_reset=True):
-        figure, axes = _axes(0.6 + 0.2 * len(layers))
+        figure, axes = _axes(0.9 + 0.2 * len(layers))
         for place, layer in enumerate(layers):
             cut = layer.width_before - layer.width_after
             colour = _COMPACT if cut else _DENSE
@@ -162,7 +161,7 @@ def scores_by_stage(stages: Mapping[str, float], metric: str) -> Plot:
     names, values = list(stages), list(stages.values())
     middle, reach = (max(values) + min(values)) / 2, max(max(values) - min(values), 0.02)
     with style.context(_STYLE, after_reset=True):
-        figure, axes = _axes(0.7 + 0.3 * len(names))
+        figure, axes = _axes(0.8 + 0.3 * len(names))
         places = range(len(names))
         axes.axvline(values[0], color=_DENSE, linestyle="--", linewidth=1)
         axes.hlines(places, values[0], values, color=_COMPACT, linewidth=1.6)
@@ -174,7 +173,7 @@ def scores_by_stage(stages: Mapping[str, float], metric: str) -> Plot:
             )
         axes.set_yticks(places, [_short(name) for name in names])
         axes.set(xlim=(middle - 0.8 * reach, middle + 0.8 * reach), ylim=(len(names) - 0.5, -0.5))
-        axes.set_xlabel(f"{_plain(metric)} on the validation images")
+        axes.set_xlabel(f"{_short(metric)} on the validation images")
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
         words = ", ".join(f"{name} {score(value)}" for name, value in stages.items())

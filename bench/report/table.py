@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..result import BenchResult, Side
 
-_MIB = 2**20
+_MB = 1e6
 _Read = Callable[[Side], "float | None"]
 
 _ROWS: tuple[tuple[str, str, _Read], ...] = (
@@ -21,9 +21,9 @@ _ROWS: tuple[tuple[str, str, _Read], ...] = (
     ("MACs", "{:,.0f}", lambda side: side.macs),
     ("model file", "{:,.0f} B", lambda side: side.memory.file_bytes),
     ("weights", "{:,.0f} B", lambda side: side.memory.weight_bytes),
-    ("activations", "{:.2f} MiB", lambda side: _arena(side, "activation_bytes")),
-    ("arena held", "{:.2f} MiB", lambda side: _arena(side, "held_bytes")),
-    ("peak RSS growth", "{:.2f} MiB", lambda side: _mib(side.memory.peak_rss_bytes)),
+    ("activations", "{:.2f} MB", lambda side: _arena(side, "activation_bytes")),
+    ("arena held", "{:.2f} MB", lambda side: _arena(side, "held_bytes")),
+    ("peak RSS growth", "{:.2f} MB", lambda side: _mb(side.memory.peak_rss_bytes)),
 )
 
 
@@ -48,11 +48,11 @@ def _ratio(before: float | None, after: float | None) -> str:
 
 
 def _arena(side: Side, name: str) -> float | None:
-    return None if side.memory.arena is None else _mib(getattr(side.memory.arena, name))
+    return None if side.memory.arena is None else _mb(getattr(side.memory.arena, name))
 
 
-def _mib(count: int | None) -> float | None:
-    return None if count is None else count / _MIB
+def _mb(count: int | None) -> float | None:
+    return None if count is None else count / _MB
 
 
 def _title(result: BenchResult) -> str:

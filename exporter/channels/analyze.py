@@ -94,8 +94,9 @@ class ChannelMap:
 
     def alive(self, ids: Ids, cut: Collection[int]) -> NDArray[np.bool_]:
         """Which of these labels stay when the units with the root labels `cut` go. Returns (n,) bool."""
-        dead = np.fromiter(cut, np.int64, len(cut))
-        return ~np.isin(self.labels.find(ids), dead)
+        alive = np.ones(len(self.labels), np.bool_)
+        alive[np.fromiter(cut, np.int64, len(cut))] = False
+        return alive[self.labels.find(ids)]
 
 
 def analyze(model: ir.Model, parameters: Collection[str] | None = None) -> ChannelMap:
@@ -213,10 +214,13 @@ def _units(channels: Channels, pinned: dict[int, str]) -> list[Unit]:
 
 def _group(roots: Ids) -> Iterator[tuple[int, tuple[int, ...]]]:
     """(root, the positions at which it stands), for every root in the array."""
-    order = np.argsort(roots, kind="stable")
-    values, starts = np.unique(roots[order], return_index=True)
-    for value, positions in zip(values.tolist(), np.split(order, starts[1:])):
-        yield value, tuple(positions.tolist())
+    if len(np.unique(roots)) == len(roots):  # the common case: one channel, one index
+        yield from ((root, (position,)) for position, root in enumerate(roots.tolist()))
+        return
+    positions: dict[int, list[int]] = {}
+    for position, root in enumerate(roots.tolist()):
+        positions.setdefault(root, []).append(position)
+    yield from ((root, tuple(where)) for root, where in positions.items())
 
 
 def _families(units: list[Unit]) -> tuple[Family, ...]:

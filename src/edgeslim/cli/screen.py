@@ -23,7 +23,7 @@ from edgeslim.errors import EdgeslimError
 out = Console()
 err = Console(stderr=True)
 
-_SHOWN = ("loss", "dice", "miou")
+_SHOWN = ("loss", "dice")
 
 
 def print_error(error: EdgeslimError) -> None:
@@ -46,8 +46,8 @@ class LiveProgress:
     def __init__(self) -> None:
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<15}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("{task.fields[values]}"),
             TimeElapsedColumn(),
