@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from edgeslim.errors import ExportError
+from edgeslim.errors import ExportError, first_line
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -94,7 +94,7 @@ def _run(model: ir.Model, shape: tuple[int, ...]) -> list[NDArray[np.int64]]:
         return [np.asarray(a) for a in session.run(None, {image.name: np.zeros(shape, dtype)})]
     except Exception as error:  # onnxruntime raises its own exception types
         raise ExportError(
-            f"the graph does not run on an input of shape {shape}: {str(error).splitlines()[0]}",
+            f"the graph does not run on an input of shape {shape}: {first_line(error)}",
             "choose a size that the net accepts",
         ) from error
 

@@ -179,12 +179,12 @@ def normalize(frames: NDArray[np.generic], mean: tuple[float, ...], std: tuple[f
 
 
 def _frame_batches(frames: Frames, pruned: Exportable, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Batches of one and two at the example's size and, where the graph allows it, at a second size."""
+    """Batches of one and two at the example's size and, where the graph allows it, at the size of a camera frame."""
     batch, channels, height, width = pruned.graph.graph.inputs[0].shape or (0, 0, 0, 0)
     del channels
     sizes = [(pruned.input_shape[2], pruned.input_shape[3])]
     if not isinstance(height, int) and not isinstance(width, int):
-        other = _second_size(sizes[0])
+        other = size if size != sizes[0] else _second_size(size)
         if _runs(pruned, other):
             sizes.append(other)
     counts = (1, 2) if not isinstance(batch, int) else (batch,)
@@ -213,12 +213,13 @@ def _random_frame(size: tuple[int, int], channels: int, seed: int) -> NDArray[np
 
 
 def _crop(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The top left (height, width) of a frame, mirrored at the far edges where it is smaller."""
+    """The middle (height, width) of a frame, mirrored at the far edges where it is smaller."""
     height, width = size
     below, right = max(0, height - frame.shape[0]), max(0, width - frame.shape[1])
     if below or right:
         frame = np.pad(frame, ((0, below), (0, right), (0, 0)), mode="symmetric")
-    return frame[:height, :width]
+    top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
+    return frame[top : top + height, left : left + width]
 
 
 def _golden(model: bytes, batches: Sequence[NDArray[np.uint8]]) -> tuple[bytes, GoldenSpec]:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgeslim.errors import UnsupportedGraphError
+from edgeslim.errors import UnsupportedGraphError, first_line
 
 from .certificate import Runner
 from .graph_runner import runner_from_graph
@@ -65,7 +65,7 @@ def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
         runner_from_module(module)(example.detach().cpu().numpy())
     except Exception as error:
         raise UnsupportedGraphError(
-            f"{type(module).__name__}: forward fails on an input of shape {tuple(example.shape)}: {_first_line(error)}",
+            f"{type(module).__name__}: forward fails on an input of shape {tuple(example.shape)}: {first_line(error)}",
             "check the input channels and the image size the net expects",
         ) from error
 
@@ -83,7 +83,7 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Mo
             )
     except Exception as error:
         raise UnsupportedGraphError(
-            f"{type(module).__name__} cannot be traced by torch.export: {_first_line(error)}",
+            f"{type(module).__name__} cannot be traced by torch.export: {first_line(error)}",
             "data-dependent Python branches in forward are the usual cause; move them out of the net",
         ) from error
     finally:
@@ -144,8 +144,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -1,6 +1,4 @@
-"""Decides which channels die, and trains the net so that it does not miss them."""
+"""Decides which channels die, and trains the net so that it does not miss them.
 
-from .prune import prune
-from .pruned import PrunedModel
-
-__all__ = ["PrunedModel", "prune"]
+Nothing is re-exported here: reading a recipe must not load torch. `edgeslim.prune` is the public verb.
+"""

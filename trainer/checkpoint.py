@@ -12,6 +12,7 @@ A checkpoint that exists is complete: it was written beside its place and moved 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,11 @@ from safetensors.torch import save as save_safetensors
 from edgeslim.atomic import replaced_directory
 from edgeslim.errors import CheckpointError, TrainingError
 from edgeslim.exporter.plan import PruningPlan
-from edgeslim.schema import SchemaError, dumps, loads
+from edgeslim.schema import dumps, loads
 
 SCHEMA = 1
 INDEX = "checkpoint.json"
+MODEL = "model.safetensors"
 PLAN = "plan.json"
 
 State = Mapping[str, torch.Tensor]
@@ -90,17 +92,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint. Raises CheckpointError for anything but a complete one."""
     if path.is_file():
         raise CheckpointError(*_not_a_directory(path))
-    try:
-        index = loads(CheckpointIndex, (path / INDEX).read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} holds no checkpoint ({INDEX} is missing)", "check the path") from error
-    except (SchemaError, OSError) as error:
-        raise CheckpointError(f"{path / INDEX} cannot be read: {error}", "train again, or use a backup") from error
-    if index.schema > SCHEMA:
-        raise CheckpointError(
-            f"{path} has schema {index.schema}, this edgeslim reads up to {SCHEMA}", "upgrade edgeslim"
-        )
-    content = {name: _read(path / name, digest) for name, digest in index.files.items()}
+    index = _read_index(path)
+    content = {name: _read(path, name, digest) for name, digest in index.files.items()}
     plan = content.pop(PLAN, None)
     return Checkpoint(
         key=index.key,
@@ -110,6 +103,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
         parts={name.removesuffix(".safetensors"): _from_bytes(data, path / name) for name, data in content.items()},
         plan=None if plan is None else PruningPlan.from_json(plan),
     )
+
+
+def _read_index(path: Path) -> CheckpointIndex:
+    try:
+        text = (path / INDEX).read_bytes()
+        table = json.loads(text)
+        # Looked at first: of a newer index an unknown key would be the wrong complaint.
+        schema = table.get("schema") if isinstance(table, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise CheckpointError(f"{path} has schema {schema}, this edgeslim reads up to {SCHEMA}", "upgrade edgeslim")
+        index = loads(CheckpointIndex, text)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} holds no checkpoint ({INDEX} is missing)", "check the path") from error
+    except (ValueError, RecursionError, OSError) as error:  # a SchemaError is a ValueError
+        raise CheckpointError(f"{path / INDEX} cannot be read: {error}", "train again, or use a backup") from error
+    if MODEL not in index.files:
+        raise CheckpointError(f"{path / INDEX} lists no {MODEL}", "train again, or use a backup")
+    return index
 
 
 def _to_bytes(state: State) -> bytes:
@@ -124,8 +135,9 @@ def _from_bytes(data: bytes, path: Path) -> State:
         raise CheckpointError(f"{path} is not a safetensors file: {error}", "train again, or use a backup") from error
 
 
-def _read(path: Path, digest: str) -> bytes:
-    if path.parent.resolve() != path.resolve().parent:
+def _read(root: Path, name: str, digest: str) -> bytes:
+    path = root / name
+    if path.resolve().parent != root.resolve():
         raise CheckpointError(f"{path} lies outside its checkpoint", "do not use this checkpoint")
     try:
         data = path.read_bytes()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from edgeslim.errors import UnsupportedGraphError
+from edgeslim.errors import UnsupportedGraphError, first_line
 from edgeslim.exporter.plan import AxisPlan, PruningPlan
 
 RELATIVE_TOLERANCE = 1e-4
@@ -141,7 +141,7 @@ def _compare(masked: nn.Module, small: nn.Module, example: torch.Tensor) -> None
             wanted, seen = _tensors(masked(example)), _tensors(small(example))
     except Exception as error:  # a forward that hard-codes a width fails in any way it likes
         raise UnsupportedGraphError(
-            f"{type(small).__name__} hard-codes a width in its forward: {str(error).splitlines()[0]}",
+            f"{type(small).__name__} hard-codes a width in its forward: {first_line(error)}",
             "it is trained masked instead; the exported graph is compact all the same",
         ) from error
     finally:

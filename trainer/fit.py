@@ -3,7 +3,7 @@
 Crops come by number, the augmentation's generator is seeded anew in every step, the learning rate is computed from
 the step. So nothing random has to be saved: a run resumed from a checkpoint takes the steps that it would have taken.
 
-    lr(t) = lr * t / warmup                                       for t < warmup
+    lr(t) = lr * (t + 1) / (warmup + 1)                           for t < warmup
     lr(t) = lr * (1 + cos(pi * (t - warmup) / (T - warmup))) / 2  afterwards
 """
 
@@ -107,18 +107,23 @@ def fit(
     progress = progress or Silent()
     fabric = Fabric(accelerator="auto", devices=1, precision=section.precision)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    training = module.training
+    module.train()  # a pruned net comes in eval mode, where batch norms would not follow its narrower layers
     optimizer = _optimizer(module, section)
-    state = FitState()
+    state, saved = FitState(), None
     if directory is not None and (directory / INDEX).exists():
-        _restore(load_checkpoint(directory), directory, key, module, optimizer, state)
+        saved = load_checkpoint(directory)
+        _restore(saved, directory, key, module, state)
     progress.stage(name, section.steps)
     if state.finished:
-        module.load_state_dict(state.best)
+        _hand_back(module, state, training)
         progress.note(f"{name}: reused the finished checkpoint in {directory}")
         return FitResult(step=state.step, best_step=state.best_step, scores=state.best_scores, reused=True)
     if state.step:
         progress.note(f"{name}: continued at step {state.step}")
     wrapped, optimizer = fabric.setup(module, optimizer)
+    if saved is not None:
+        _restore_optimizer(saved, optimizer)  # after the set-up: its tensors belong where the parameters are now
     if teacher is not None:
         teacher.module.eval().to(fabric.device)
     loader = _loader(task, section, state.step, seed)
@@ -137,7 +142,7 @@ def fit(
         total = loss + sum(p.penalty(watched) for p in penalties)
         value = float(total.detach())
         if not math.isfinite(value):
-            raise TrainingError(*_not_finite(name, state.step, value, directory))
+            raise TrainingError(*_not_finite(name, state.step, f"the loss is {value} at", directory))
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(total)
         if section.clip_norm is not None:
@@ -148,14 +153,15 @@ def fit(
         state.step += 1
         progress.step(state.step, {"loss": float(loss.detach()), **state.scores})
         if state.step % section.evaluate_every == 0 or state.step == section.steps:
+            if not all(bool(t.isfinite().all()) for t in module.state_dict().values()):
+                raise TrainingError(*_not_finite(name, state.step, "a weight is not finite after", directory))
             _evaluate(module, task, section, state)
             progress.step(state.step, {"loss": float(loss.detach()), **state.scores})
             if directory is not None:
                 _save(directory, key, module, optimizer, state, plan)
             if state.finished:
                 break
-    module.load_state_dict(state.best)
-    module.to("cpu")  # what follows a run (tracing, exporting) reads weights, and reads them there
+    _hand_back(module, state, training)
     return FitResult(step=state.step, best_step=state.best_step, scores=state.best_scores)
 
 
@@ -242,7 +248,6 @@ def _restore(
     path: Path,
     key: str,
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
     state: FitState,
 ) -> None:
     if saved.key != key:
@@ -258,9 +263,11 @@ def _restore(
     state.best_step, state.stale = int(saved.numbers["best_step"]), int(saved.numbers["stale"])
     for prefix, scores in (("best.", state.best_scores), ("now.", state.scores)):
         scores.update((n.removeprefix(prefix), v) for n, v in saved.numbers.items() if n.startswith(prefix))
-    if saved.finished:
-        return
-    module.load_state_dict(saved.parts["current"])
+    if not saved.finished:
+        module.load_state_dict(saved.parts["current"])
+
+
+def _restore_optimizer(saved: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
     entries: dict[int, dict[str, Any]] = {}
     for name, tensor in saved.parts["optimizer"].items():
         index, _, entry = name.partition(".")
@@ -268,10 +275,17 @@ def _restore(
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _not_finite(name: str, step: int, value: float, directory: Path | None) -> tuple[str, str]:
+def _hand_back(module: nn.Module, state: FitState, training: bool) -> None:
+    """The best weights, on the CPU, where what follows a run (tracing, exporting) reads them."""
+    module.load_state_dict(state.best)
+    module.to("cpu")
+    module.train(training)
+
+
+def _not_finite(name: str, step: int, problem: str, directory: Path | None) -> tuple[str, str]:
     kept = directory if directory is not None and (directory / INDEX).exists() else None
     last = f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
     return (
-        f"{name}: the loss is {value} at step {step}; {last}",
+        f"{name}: {problem} step {step}; {last}",
         "lower the learning rate or the regulariser's weight, or set clip_norm",
     )

@@ -96,9 +96,10 @@ class PrunedModel:
         Raises UnsupportedGraphError where the class hard-codes its widths; train `module` under `hold_masks` then.
         """
         if self._compact is None:
-            dense = copy.deepcopy(self._masked)
-            dense.load_state_dict(self._dense_state)
-            self._compact = compact_module(dense, self.plan, self._example)
+            # The masked net's own weights, not those it was cut from: it may have been trained since.
+            compact = compact_module(self._masked, self.plan, self._example)
+            self._dense_state = {name: t.detach().clone() for name, t in self._masked.state_dict().items()}
+            self._compact = compact
         return self._compact
 
     def hold_masks(self) -> None:

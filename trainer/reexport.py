@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from edgeslim.errors import CheckpointError
+from edgeslim.errors import CheckpointError, UnsupportedGraphError
 
 from .checkpoint import load_checkpoint
 from .compress import export_net
@@ -37,5 +37,8 @@ def export_run(
         if final.plan is None or not final.finished:
             raise CheckpointError(f"{run} is not finished", "run `edgeslim compress` again: it continues")
         net.apply(final.plan)
-        net.compact().load_state_dict(final.model)
+        try:
+            net.compact().load_state_dict(final.model)
+        except UnsupportedGraphError:  # the class hard-codes its widths, so it was trained masked
+            net.load_dense_state(final.model)
     return export_net(workspace, net, "dense" if dense else "compact", progress, bundle, archive)

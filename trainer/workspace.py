@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from edgeslim.errors import ConfigError, DataError
+from edgeslim.errors import ConfigError, DataError, first_line
 
 from .data import Samples, SegmentationData, build_data, channel_statistics
 from .data.augment import Augment
@@ -102,6 +102,7 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
         multiple = ASSUMED_MULTIPLE
         progress.note(f"{recipe.model.name} has no size_multiple: images are padded to multiples of {multiple}")
     _check_crop(recipe, multiple)
+    _check_module(recipe, module, len(data.classes))
     mean, std = recipe.data.mean, recipe.data.std
     if mean is None or std is None:
         measured = channel_statistics(data.train, data.ignore_index)
@@ -140,6 +141,29 @@ def _task(recipe: Recipe, data: SegmentationData, image: ImageFormat) -> Task:
 def _normalized(images: Tensor, image: ImageFormat) -> Tensor:
     mean, std = (torch.tensor(v)[:, None, None] for v in (image.mean, image.std))
     return (images.float() / 255 - mean) / std
+
+
+def _check_module(recipe: Recipe, module: nn.Module, classes: int) -> None:
+    """Run the net once on an empty crop: what is wrong with it should be said before an hour of training."""
+    shape = (2, 3, *recipe.augment.crop)
+    try:
+        module.eval()
+        with torch.no_grad():
+            logits = module(torch.zeros(shape))
+    except Exception as error:  # a user's forward fails in any way it likes
+        raise ConfigError(
+            f"model {recipe.model.name}: forward fails on images of shape {shape}: {first_line(error)}",
+            "a net takes float32 images (N, 3, H, W); check its arguments and augment.crop",
+        ) from error
+    finally:
+        module.train()
+    wanted = (shape[0], classes, *shape[2:])
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
+        seen = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ConfigError(
+            f"model {recipe.model.name} returns {seen} for images of shape {shape}; wanted are logits {wanted}",
+            "return one logit per class and pixel, at the size of the image",
+        )
 
 
 def _check_crop(recipe: Recipe, multiple: int) -> None:

@@ -156,7 +156,7 @@ def _provenance(data: ReportData) -> list[tuple[str, str, str]]:
     rows = [
         ("bundle", dense.name, compact.name),
         ("written by edgeslim", dense.written_by, compact.written_by),
-        ("manifest, SHA-256 before this report was added", _manifest_hash(bench.against), _manifest_hash(bench.subject)),
+        ("manifest, SHA-256 before the report was added", _manifest_hash(bench.against), _manifest_hash(bench.subject)),
         *((f"{label}, SHA-256", _file_hash(dense, label), _file_hash(compact, label)) for label in _files(data)),
     ]
     keys = dict.fromkeys((*dense.provenance, *compact.provenance))

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
+from edgeslim.errors import first_line
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simplified:
@@ -33,7 +35,7 @@ def simplify(model: ir.Model) -> Simplified:
                 simpler = tool(ir.to_proto(model))
             onnx.checker.check_model(simpler)
         except Exception as error:  # third-party tools fail in many ways; every one of them only means "try the next"
-            problems.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            problems.append(f"{name}: {first_line(error)}")
             continue
         return Simplified(model=ir.from_proto(simpler), tool=name, problems=tuple(problems))
     return Simplified(model=model.clone(), tool="none", problems=tuple(problems))

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import bench, exporter, runtime, trainer
     from .exporter import export
-    from .trainer import PrunedModel, prune
+    from .trainer.prune import prune
+    from .trainer.pruned import PrunedModel
 
 __all__ = ["PrunedModel", "bench", "export", "exporter", "prune", "runtime", "trainer"]
 
-_HOME = {"PrunedModel": "trainer", "prune": "trainer", "export": "exporter"}
+_HOME = {"PrunedModel": "trainer.pruned", "prune": "trainer.prune", "export": "exporter.export"}
 
 
 def __getattr__(name: str) -> object:

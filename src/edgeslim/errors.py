@@ -88,3 +88,9 @@ class BudgetError(EdgeslimError):
 
 class InvariantError(AssertionError):
     """A promise edgeslim makes to itself was broken: please report it."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says, in one line: its first non-empty one, or its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

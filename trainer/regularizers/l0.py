@@ -37,6 +37,8 @@ class L0:
 
         Forward and gradient are in closed form over all kernels at once: no graph, no loop over elements.
         """
+        if not kernels:
+            return torch.zeros(())
         scales = [self.alpha * s for s in layer_scales([k.numel() for k in kernels], self.layer_scale)]
         value: Tensor = _Penalty.apply(scales, self.beta, self.l2, *kernels)  # type: ignore[no-untyped-call]
         return value

@@ -106,7 +106,9 @@ def regroup(axes: Axes, before: Sequence[Dim], after: Sequence[Dim], channels: C
         if not all(isinstance(n, int) for n in (*sizes_in, *sizes_out)):
             return "merges channels with an axis of unknown length"
         where, axis = _read_off(axes[carried[0]], carried[0] - group.inputs[0], sizes_in, sizes_out, channels)
-        if where is not None:
+        if where is None:
+            channels.pin(axes[carried[0]], "one channel fills an axis that is reshaped")
+        else:
             out[group.outputs[where]] = axis
     if any(axes[i] is not None for i in range(len(before)) if i not in covered):
         return "axes of unknown length around the channels"
