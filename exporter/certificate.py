@@ -38,8 +38,11 @@ class Probe:
 
     @property
     def description(self) -> str:
-        """Words for the certificate, such as "random 1x3x64x96, 2x3x48x64"."""
-        return f"{self.kind} " + ", ".join("x".join(map(str, b.shape)) for b in self.batches)
+        """Words for the certificate, such as "random: 1, 2 x 3x64x96; 1, 2 x 3x48x64"."""
+        sizes: dict[str, list[str]] = {}
+        for batch in self.batches:
+            sizes.setdefault("x".join(map(str, batch.shape[1:])), []).append(str(batch.shape[0]))
+        return f"{self.kind}: " + "; ".join(f"{', '.join(counts)} x {size}" for size, counts in sizes.items())
 
 
 def random_probe(shapes: Sequence[tuple[int, ...]], seed: int = 0) -> Probe:

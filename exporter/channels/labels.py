@@ -68,14 +68,12 @@ class Labels:
 
     def find(self, ids: Ids) -> Ids:
         """The smallest label of each label's class, same shape as `ids`."""
-        roots = self._parent[ids]
         while True:
+            roots = self._parent[ids]
             above = self._parent[roots]
             if np.array_equal(above, roots):
-                break
-            roots = above
-        self._parent[ids] = roots
-        return roots
+                return roots
+            self._parent[ids] = above  # the way to the root halves in every round
 
     def unite(self, a: Ids, b: Ids) -> None:
         """Make a[i] and b[i] share their fate, for arrays of equal (or broadcastable) shape."""

@@ -1,4 +1,4 @@
-"""The directory of a run: made, reused, or emptied on request, and never somebody's other folder."""
+"""The directory of a run: new, reused, or emptied on request, and never somebody's other folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ MARKS = ("recipe.json", "stages")
 
 
 def open_run(path: Path, fresh: bool) -> Path:
-    """Make the run's directory; with `fresh` remove what an earlier run left.
+    """Check the run's directory, which need not exist yet; with `fresh` remove what an earlier run left.
 
-    Raises ConfigError for a file, for a folder that is no run, and for one that cannot be made.
+    The first thing written makes it, so that a recipe that fails leaves nothing behind.
+    Raises ConfigError for a file, for a folder that is no run, and for one that cannot be removed.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path} is a file", "give a folder")
@@ -23,7 +24,6 @@ def open_run(path: Path, fresh: bool) -> Path:
     try:
         if fresh and path.is_dir():
             shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {path} cannot be made: {error.strerror}", "give another folder") from error
+        raise ConfigError(f"--out {path} cannot be removed: {error.strerror}", "check its permissions") from error
     return path
