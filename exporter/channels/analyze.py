@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeslim.errors import UnsupportedGraphError
+from edgeslim.errors import EdgeslimError, UnsupportedGraphError, first_line
 
 from .context import Channels, CountRewrite, operand, place, static_size
 from .labels import Axis, Ids, Labels
@@ -143,7 +143,12 @@ def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
 def _apply_rule(node: ir.Node, channels: Channels) -> str | None:
     """Run the node's rule; where there is none or it declines, pin what it reads and return why."""
     known = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    problem = "no rule for this operator" if known is None else known(node, channels)
+    try:
+        problem = "no rule for this operator" if known is None else known(node, channels)
+    except EdgeslimError:
+        raise
+    except Exception as error:  # fail closed: a rule that meets what it never expected must not stop the export
+        problem = f"its rule failed, please report it ({type(error).__name__}: {first_line(error)})"
     if problem is None:
         return None
     reason = f"{place(node)}: {problem}"
