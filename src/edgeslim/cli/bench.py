@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Json, Threads
-from .screen import LiveProgress, out, print_json
+from .screen import open_progress, out, print_json
 
 
 def run(
@@ -24,7 +24,7 @@ def run(
     from edgeslim.bench import measure
     from edgeslim.bench.report.table import bench_table
 
-    with LiveProgress() as progress:
+    with open_progress() as progress:
         stages: list[str] = []
 
         def told(stage: str, done: int, total: int) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from . import tables
 from .options import Fresh, Json, Overrides, RecipeFile, RunDirectory
-from .run_directory import open_run
-from .screen import LiveProgress, out, print_json
+from .run_directory import run_directory
+from .screen import open_progress, out, print_json
 
 
 def run(
@@ -23,9 +23,8 @@ def run(
     from edgeslim.trainer.recipe import load_recipe
 
     parsed = load_recipe(recipe, set_ or ())
-    directory = open_run(out_ or Path("runs") / parsed.name, fresh)
     command = shlex.join(["edgeslim", *sys.argv[1:]])
-    with LiveProgress() as progress:
+    with run_directory(out_ or Path("runs") / parsed.name, fresh) as directory, open_progress() as progress:
         outcome = compress(parsed, directory, progress, command)
     if json:
         print_json(outcome.to_json())

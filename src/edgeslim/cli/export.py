@@ -10,7 +10,7 @@ import typer
 
 from . import tables
 from .options import Json
-from .screen import LiveProgress, out, print_json
+from .screen import open_progress, out, print_json
 
 RunArgument = Annotated[Path, typer.Argument(help="The directory of a run made by `compress`.", metavar="RUN")]
 BundlePath = Annotated[Path, typer.Argument(help="Where the bundle is written.", metavar="BUNDLE")]
@@ -28,7 +28,7 @@ def run(
     from edgeslim.runtime import read_bundle
     from edgeslim.trainer.reexport import export_run
 
-    with LiveProgress() as progress:
+    with open_progress() as progress:
         path = export_run(run, bundle, progress, dense=dense, archive=archive, simplify=not no_simplify)
     manifest = read_bundle(path).manifest
     if json:

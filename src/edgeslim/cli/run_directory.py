@@ -1,8 +1,10 @@
-"""The directory of a run: new, reused, or emptied on request, and never somebody's other folder."""
+"""The directory of a run: made, reused, or emptied on request, and never somebody's other folder."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeslim.errors import ConfigError
@@ -11,19 +13,28 @@ MARKS = ("recipe.json", "stages")
 """What makes a folder a run."""
 
 
-def open_run(path: Path, fresh: bool) -> Path:
-    """Check the run's directory, which need not exist yet; with `fresh` remove what an earlier run left.
+@contextmanager
+def run_directory(path: Path, fresh: bool) -> Iterator[Path]:
+    """The run's directory, made if it is not there; with `fresh` without what an earlier run left.
 
-    The first thing written makes it, so that a recipe that fails leaves nothing behind.
-    Raises ConfigError for a file, for a folder that is no run, and for one that cannot be removed.
+    If the block fails before anything was written, a directory made here is removed again.
+    Raises ConfigError for a file, for a folder that is no run, and for one that cannot be made.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path} is a file", "give a folder")
     if path.is_dir() and any(path.iterdir()) and not any((path / mark).exists() for mark in MARKS):
         raise ConfigError(f"--out {path} holds other files and no run of edgeslim", "give an empty or new folder")
+    made = not path.exists()
     try:
         if fresh and path.is_dir():
             shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {path} cannot be removed: {error.strerror}", "check its permissions") from error
-    return path
+        raise ConfigError(f"--out {path} cannot be made: {error.strerror}", "give another folder") from error
+    try:
+        yield path
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                path.rmdir()  # succeeds only while it is empty
+        raise

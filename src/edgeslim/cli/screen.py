@@ -40,8 +40,47 @@ def print_json(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
+def open_progress() -> LiveProgress | LogProgress:
+    """Bars on a terminal, lines in a log; use it in a `with` block."""
+    return LiveProgress() if err.is_terminal else LogProgress()
+
+
+class LogProgress:
+    """A line when a stage begins and at every tenth of it, for logs that nobody watches live."""
+
+    def __init__(self) -> None:
+        self._stage, self._total, self._shown = "", 0, 0
+
+    def __enter__(self) -> LogProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to clean up."""
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Name the stage."""
+        self._stage, self._total, self._shown = name, total or 0, 0
+        self._print(f"{name} ..." if total is None else f"{name}: {total} steps")
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        """Tell how far it is, ten times a stage."""
+        tenth = 10 * done // self._total if self._total else 0
+        if tenth > self._shown:
+            self._shown = tenth
+            self._print(f"{self._stage} {done}/{self._total}  {_values(values)}")
+
+    def note(self, text: str) -> None:
+        """A remark on a line of its own."""
+        self._print("note: " + text)
+
+    def _print(self, text: str) -> None:
+        err.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True)
+
+
 class LiveProgress:
-    """A bar for the stage that runs and a line for each that is done; use it in a `with` block."""
+    """A bar for the stage that runs and one for each that is done; use it in a `with` block."""
 
     def __init__(self) -> None:
         self._bars = Progress(
@@ -75,8 +114,7 @@ class LiveProgress:
     def step(self, done: int, values: Mapping[str, float]) -> None:
         """Move the bar and show the newest values."""
         if self._task is not None:
-            shown = "  ".join(f"{name} {values[name]:.4f}" for name in _SHOWN if name in values)
-            self._bars.update(self._task, completed=done, values=shown)
+            self._bars.update(self._task, completed=done, values=_values(values))
 
     def note(self, text: str) -> None:
         """A remark above the bars."""
@@ -91,3 +129,7 @@ class LiveProgress:
         self._bars.update(self._task, completed=total, total=total)
         self._bars.stop_task(self._task)
         self._task = None
+
+
+def _values(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {values[name]:.4f}" for name in _SHOWN if name in values)

@@ -6,8 +6,8 @@ import json as json_module
 from pathlib import Path
 
 from .options import Fresh, Json, Overrides, RecipeFile, RunDirectory
-from .run_directory import open_run
-from .screen import LiveProgress, out, print_json
+from .run_directory import run_directory
+from .screen import open_progress, out, print_json
 
 
 def run(
@@ -19,8 +19,7 @@ def run(
     from edgeslim.trainer.workspace import open_workspace
 
     parsed = load_recipe(recipe, set_ or ())
-    directory = open_run(out_ or Path("runs") / parsed.name, fresh)
-    with LiveProgress() as progress:
+    with run_directory(out_ or Path("runs") / parsed.name, fresh) as directory, open_progress() as progress:
         workspace = open_workspace(parsed, directory, progress)
         _, result = train_dense(workspace, progress)
     checkpoint = workspace.stage("dense")
