@@ -25,12 +25,6 @@ def main() -> None:
     except EdgeslimError as error:
         print_error(error)
         sys.exit(error.exit_code)
-    except OSError as error:  # a folder without permission, a full disk: no bug, and no traceback
-        place = f"{error.filename}: " if error.filename else ""
-        print_error(
-            EdgeslimError(f"{place}{error.strerror or error}", "check the path, its permissions and free space")
-        )
-        sys.exit(1)
     except OSError as error:
         if error.errno not in _DISK:
             raise
