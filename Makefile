@@ -1,29 +1,51 @@
+# `make demo` and `make test` are all a newcomer needs. Everything runs in .venv, which `make setup` keeps up to date.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PENDING := $(VENV)/.installing
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: $(STAMP)  ## make .venv with every extra and the development tools
+setup: $(STAMP)  ## make .venv with every extra and the development tools; nothing to do when it is up to date
 
-# `pip install --group` needs pip 25.1; the venv's own pip is brought there first.
+# The stamp is as new as the files that say what is installed. An installation that was killed leaves PENDING behind:
+# what it half wrote cannot be trusted, so the environment is made anew (pip's cache makes that quick). One that failed
+# in an orderly way (no network, say) is continued. `pip install --group` needs pip 25.1.
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[all]'
-	@touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "edgeslim needs Python 3.10 to 3.13 and $(PYTHON) is another: make setup PYTHON=python3.12" >&2; exit 1; }
+	@if [ -e $(PENDING) ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "making $(VENV)"; rm -rf $(VENV); \
+	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }; \
+	fi
+	@touch $(PENDING)
+	@echo "installing into $(VENV), which takes a while the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --group dev --editable '.[all]' || { rm -f $(PENDING); exit 1; }
+	@mv $(PENDING) $@ && touch $@
 
 demo: setup  ## the main job on built-in data: train, prune, prove, measure, report
 	$(BIN)/edgeslim compress recipes/vessels-unet.yaml --out runs/demo
 
-check: setup  ## format, lint, types, import rules, unit tests: under a minute
+check: format-check lint types imports unit  ## format, lint, types, import rules, unit tests: under a minute
+
+format-check: setup  ## is everything formatted?
 	$(BIN)/ruff format --check .
+
+lint: setup  ## ruff
 	$(BIN)/ruff check .
+
+types: setup  ## mypy --strict
 	$(BIN)/mypy
+
+imports: setup  ## the import rules between the folders
 	$(BIN)/lint-imports --no-cache
+
+unit: setup  ## the unit tests
 	$(BIN)/pytest -q tests/unit
 
 test: setup  ## the whole test suite
@@ -36,7 +58,10 @@ format: setup  ## rewrite the sources in the project's style
 bench: setup  ## measure what the project promises about its own speed
 	$(BIN)/python -m tests.benchmarks
 
+hooks: setup  ## run `make check` before every commit
+	$(BIN)/pre-commit install
+
 clean:  ## remove the environment and all run output
 	rm -rf $(VENV) runs dist build
 
-.PHONY: help setup demo check test format bench clean
+.PHONY: help setup demo check format-check lint types imports unit test format bench hooks clean

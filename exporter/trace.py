@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
+from onnx_ir.passes import common
 from torch import nn
 
 from edgeslim.errors import UnsupportedGraphError, first_line
@@ -47,17 +48,24 @@ def runner_from_module(module: nn.Module) -> Runner:
     """Wrap a module as a function on arrays, run in eval mode without gradients on the module's device."""
 
     def run(images: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        training = module.training
         device = next((p.device for p in module.parameters()), torch.device("cpu"))
-        module.eval()
-        try:
-            with torch.no_grad():
-                outputs = module(torch.from_numpy(images).to(device))
-        finally:
-            module.train(training)
+        with evaluating(module), torch.no_grad():
+            outputs = module(torch.from_numpy(images).to(device))
         return [o.cpu().numpy() for o in _flatten(outputs)]
 
     return run
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; afterwards each part is in the mode it was in (a frozen batch norm stays frozen)."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
@@ -73,10 +81,8 @@ def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
 def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Model:
     auto = torch.export.Dim.AUTO
     dynamic = {0: auto, 2: auto, 3: auto} if dynamic_size else {0: auto}
-    training = module.training
-    module.eval()
     try:
-        with _quiet():
+        with evaluating(module), _quiet():
             # dynamic_shapes as a tuple binds by position, whatever the forward calls its argument.
             program = torch.onnx.export(
                 module, (batch,), dynamo=True, optimize=False, dynamic_shapes=(dynamic,), verbose=False
@@ -86,11 +92,12 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Mo
             f"{type(module).__name__} cannot be traced by torch.export: {first_line(error)}",
             "data-dependent Python branches in forward are the usual cause; move them out of the net",
         ) from error
-    finally:
-        module.train(training)
     if program is None:
         raise UnsupportedGraphError(f"{type(module).__name__}: the ONNX exporter returned nothing")
-    return fold_constants(_name_sizes(program.model))
+    model = program.model
+    # The tracer notes every line of Python it went through, with this machine's paths: none of it is for a bundle.
+    common.ClearMetadataAndDocStringPass()(model)
+    return fold_constants(_name_sizes(model))
 
 
 def _agrees_at_other_size(module: nn.Module, model: ir.Model, batch: torch.Tensor) -> bool:

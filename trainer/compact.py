@@ -15,6 +15,7 @@ from torch import nn
 
 from edgeslim.errors import UnsupportedGraphError, first_line
 from edgeslim.exporter.plan import AxisPlan, PruningPlan
+from edgeslim.exporter.trace import evaluating
 
 RELATIVE_TOLERANCE = 1e-4
 """Largest difference between masked and compact output, relative to the largest output."""
@@ -72,7 +73,7 @@ def compact_module(dense: nn.Module, plan: PruningPlan, example: torch.Tensor) -
     """
     plan.check({name: tuple(tensor.shape) for name, tensor in dense.state_dict().items() if name in plan.initializers})
     masked = copy.deepcopy(dense)
-    masked.load_state_dict(mask_state(dense.state_dict(), plan))
+    hold_masks(masked, plan)
     small = copy.deepcopy(dense)
     _shrink_in_place(small, plan)
     _compare(masked, small, example)
@@ -133,19 +134,14 @@ def _correct_widths(module: nn.Module, width: int) -> None:
 
 
 def _compare(masked: nn.Module, small: nn.Module, example: torch.Tensor) -> None:
-    masked.eval()
-    training = small.training
-    small.eval()
     try:
-        with torch.no_grad():
+        with evaluating(masked), evaluating(small), torch.no_grad():
             wanted, seen = _tensors(masked(example)), _tensors(small(example))
     except Exception as error:  # a forward that hard-codes a width fails in any way it likes
         raise UnsupportedGraphError(
             f"{type(small).__name__} hard-codes a width in its forward: {first_line(error)}",
             "it is trained masked instead; the exported graph is compact all the same",
         ) from error
-    finally:
-        small.train(training)
     for a, b in zip(seen, wanted):
         limit = RELATIVE_TOLERANCE * max(float(b.abs().max()), 1e-6)
         if a.shape != b.shape or not bool(((a - b).abs() <= limit).all()):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeslim.exporter.export import normalize
+from edgeslim.exporter.trace import evaluating
 
 from .data import Sample
 from .metrics import Scores, SegmentationMetrics
@@ -44,12 +45,9 @@ def module_runner(module: nn.Module, image: ImageFormat) -> FrameRunner:
     """A torch module as a FrameRunner, in eval mode, on the module's own device."""
 
     def run(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        training = module.training
-        module.eval()
         device = next((p.device for p in module.parameters()), torch.device("cpu"))
-        with torch.no_grad():
+        with evaluating(module), torch.no_grad():
             logits = module(torch.from_numpy(normalize(frames, image.mean, image.std)).to(device))
-        module.train(training)
         return np.asarray(logits.float().cpu().numpy(), np.float32)
 
     return run

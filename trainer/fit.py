@@ -108,10 +108,11 @@ def fit(
     fabric = Fabric(accelerator="auto", devices=1, precision=section.precision)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = module.training
-    module.train()  # a pruned net comes in eval mode, where batch norms would not follow its narrower layers
+    if not training:  # as a pruned net comes, whose batch norms must follow its narrower layers
+        module.train()
     optimizer = _optimizer(module, section)
     state, saved = FitState(), None
-    if directory is not None and (directory / INDEX).exists():
+    if directory is not None and (directory.is_file() or (directory / INDEX).exists()):  # a file is refused
         saved = load_checkpoint(directory)
         _restore(saved, directory, key, module, state)
     progress.stage(name, section.steps)
@@ -279,7 +280,8 @@ def _hand_back(module: nn.Module, state: FitState, training: bool) -> None:
     """The best weights, on the CPU, where what follows a run (tracing, exporting) reads them."""
     module.load_state_dict(state.best)
     module.to("cpu")
-    module.train(training)
+    if not training:
+        module.eval()
 
 
 def _not_finite(name: str, step: int, problem: str, directory: Path | None) -> tuple[str, str]:

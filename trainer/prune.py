@@ -75,7 +75,14 @@ def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, c
         if criterion == "ln_norm":
             raise ConfigError("criterion ln_norm looks at feature maps", "give calibration=batches of real images")
         calibration = [example]
-    batches = [batch.detach().cpu().numpy() for batch in calibration]
+    batches = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
     if not batches:
         raise ConfigError("calibration is empty", "give at least one batch of images")
-    return np.asarray(np.concatenate(batches), np.float32)
+    for number, batch in enumerate(batches):
+        if not isinstance(batch, torch.Tensor) or batch.ndim != example.ndim or batch.shape[1] != example.shape[1]:
+            seen = tuple(batch.shape) if isinstance(batch, torch.Tensor) else type(batch).__name__
+            raise ConfigError(
+                f"calibration batch {number} is {seen}, not a batch of images like {tuple(example.shape)}",
+                "give tensors (N, C, H, W), without labels",
+            )
+    return np.asarray(np.concatenate([batch.detach().cpu().numpy() for batch in batches]), np.float32)

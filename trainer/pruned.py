@@ -21,7 +21,7 @@ from edgeslim.exporter.plan import PruningPlan, cut_of_plan, plan_from_cut
 from edgeslim.exporter.trace import runner_from_module, trace
 from edgeslim.exporter.weights import with_weights
 
-from .compact import compact_module, expand_state, hold_masks, mask_state
+from .compact import compact_module, expand_state, hold_masks
 
 
 class PrunedModel:
@@ -73,7 +73,8 @@ class PrunedModel:
 
     def load_dense_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take over other weights of the same dense shapes, before anything is cut."""
-        self._masked.load_state_dict(mask_state(state, self.plan))
+        self._masked.load_state_dict(state)
+        hold_masks(self._masked, self.plan)
         self._dense_state = {name: t.detach().clone() for name, t in state.items()}
         self._compact = None
 
@@ -84,7 +85,7 @@ class PrunedModel:
         self._dense_state = {name: t.detach().clone() for name, t in module.state_dict().items()}
         self._compact = None
         self.plan = plan
-        module.load_state_dict(mask_state(self._dense_state, plan))
+        hold_masks(module, plan)
 
     def apply_cut(self, cut: Collection[int]) -> None:
         """Cut the units with these labels (all of them, not only the new ones). Raises PlanError."""

@@ -74,8 +74,8 @@ class Macs:
 
 
 def _ranked(channels: ChannelMap, scores: NDArray[np.float64]) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Per family the positions of its units, lowest score first, and those scores (infinity made large)."""
-    finite = np.nan_to_num(scores, posinf=1e12)
+    """Per family the positions of its units, lowest score first, and those scores (infinities made finite)."""
+    finite = np.nan_to_num(scores, posinf=1e12, neginf=-1e12)
     ranked, start = [], 0
     for family in channels.families:
         own = finite[start : start + family.width]
