@@ -31,7 +31,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## the main job on built-in data: train, prune, prove, measure, report
 	$(BIN)/edgeslim compress recipes/vessels-unet.yaml --out runs/demo
 
-check: format-check lint types imports unit  ## format, lint, types, import rules, unit tests: under a minute
+check: setup  ## format, lint, types, import rules, unit tests: under a minute
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target format-check lint types imports unit
 
 format-check: setup  ## is everything formatted?
 	$(BIN)/ruff format --check .

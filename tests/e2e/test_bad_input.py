@@ -221,10 +221,8 @@ def test_a_loss_that_is_not_finite(tmp_path: Path, cli: Cli) -> None:
     checkpoint = Path(said.partition("last good checkpoint is ")[2].splitlines()[0])
     assert checkpoint == tmp_path / "run" / "stages" / "dense"
     assert json.loads((checkpoint / "checkpoint.json").read_text())["step"] == 1
-    assert left_behind(tmp_path / "run" / "stages") == sorted(
-        ["dense", *(f"dense/{name}" for name in ("checkpoint.json", "current.safetensors", "model.safetensors"))]
-        + ["dense/optimizer.safetensors"]
-    )
+    files = ("checkpoint.json", "current.safetensors", "model.safetensors", "optimizer.safetensors")
+    assert left_behind(tmp_path / "run" / "stages") == ["dense", *(f"dense/{name}" for name in files)]
     said = refused(cli("compress", recipe, "--set", "train.lr=1e30", "--out", tmp_path / "other"), "at step 1")
     assert "no checkpoint had been written yet" in said
 
@@ -247,6 +245,12 @@ def test_a_disk_that_is_full_leaves_the_old_files(finished: Run, run_copy: Path,
     after = read_bundle(run_copy / "compact.bundle")
     assert after.files == before.files
     assert left_behind(run_copy) == left_behind(finished.directory)
+
+
+def test_a_disk_that_takes_nothing(finished: Run, tmp_path: Path, cli: Cli) -> None:
+    done = cli("compress", finished.recipe, "--out", tmp_path / "new", file_bytes=64)
+    refused(done, "cannot be written: File too large", "free some space")
+    assert not (tmp_path / "new").exists()
 
 
 # --- bundles --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the README shows works: its Python runs, its recipe trains, its command lines parse, its links lead somewhere."""
+"""What the README shows works: its Python runs, its recipe trains, its commands parse, its links lead somewhere."""
 
 from __future__ import annotations
 

@@ -238,12 +238,15 @@ def test_a_profile_without_memory_is_unmeasured(events: list[dict[str, object]])
 def test_memory_of_a_fresh_process(intact_bundle: Path) -> None:
     bundle = read_bundle(intact_bundle)
     use = measure_memory(bundle, (64, 64), threads=1, spin=False)
-    assert use.problem is None
     assert use.file_bytes == len(bundle.model)
     assert use.weight_bytes == 216
     assert use.peak_rss_bytes is not None
     assert use.peak_rss_bytes > 0
-    assert use.arena is not None
+    if use.arena is None:  # older engines' profiles have no memory statistics, and that is said
+        assert use.problem is not None
+        assert "no memory statistics" in use.problem
+        return
+    assert use.problem is None
     # planes uint8, pixels float32 and logits float32 for 64x64 pixels; the engine may reuse some of it.
     assert 2 * 4 * 64 * 64 <= use.arena.activation_bytes <= use.arena.held_bytes
 

@@ -45,8 +45,16 @@ def _steps(section: AugmentSection) -> K.AugmentationSequential | None:
         zoom = (1 - section.scale, 1 + section.scale) if section.scale > 0 else None
         steps.append(K.RandomAffine(section.rotate_degrees, scale=zoom, padding_mode="reflection", p=1.0))
     if section.brightness > 0 or section.contrast > 0:
-        steps.append(K.ColorJitter(section.brightness, section.contrast, p=1.0, order=(0, 1, 2, 3)))
+        steps.append(_BrightnessThenContrast(section.brightness, section.contrast, p=1.0))
     if not steps:
         return None
     outside = {"resample": Resample.NEAREST, "align_corners": False, "padding_mode": SamplePadding.ZEROS}
     return K.AugmentationSequential(*steps, data_keys=["input", "mask"], extra_args={DataKey.MASK: outside})
+
+
+class _BrightnessThenContrast(K.ColorJitter):  # type: ignore[misc]  # kornia is untyped
+    """kornia draws the order of the changes anew in every call; only its newest versions can be asked to keep one."""
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        parameters: dict[str, Tensor] = super().generate_parameters(batch_shape)
+        return {**parameters, "order": torch.arange(4)}
