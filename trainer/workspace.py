@@ -93,8 +93,8 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
     """
     progress.stage("data")
     data = build_data(recipe.data, recipe.seed)
-    for name in data.skipped:
-        progress.note(f"skipped {name}: it cannot be decoded")
+    if data.skipped:
+        progress.note(f"skipped {len(data.skipped)} that cannot be decoded: {', '.join(data.skipped)}")
     torch.manual_seed(recipe.seed)
     module = build_model(recipe.model.name, recipe.model.args, classes=len(data.classes))
     multiple = getattr(module, "size_multiple", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection
@@ -27,8 +28,14 @@ from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.passes.simplify import Simplified
 from edgeslim.exporter.plan import PruningPlan
 from edgeslim.runtime import load, read_bundle
+from edgeslim.trainer.compress import export_net
 from edgeslim.trainer.models.unet import UNet
+from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
+from edgeslim.trainer.recipe import parse_recipe
+from edgeslim.trainer.reexport import export_run
+from edgeslim.trainer.stages import train_and_prune
+from edgeslim.trainer.workspace import open_workspace
 
 from . import nets
 
@@ -438,3 +445,43 @@ def test_all_forms_of_the_net_are_at_hand() -> None:
     )
     plain = compile_graph(net, MEAN, STD, simplify_graph=False)
     assert plain.simplifier == "off" and plain.simplified is plain.compact
+
+
+# --- a run's checkpoints ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["HardCoded", "Plain"])
+def test_a_finished_run_is_exported_again(tmp_path: Path, net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained compact or, where the class hard-codes its widths, masked: the checkpoint is all it takes."""
+    shutil.copy(nets.__file__, tmp_path / "own_nets.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    step = {"steps": 2, "batch_size": 2, "evaluate_every": 2}
+    recipe = parse_recipe(
+        {
+            "name": "again",
+            "model": {"name": f"own_nets:{net}"},
+            "data": {"name": "vessels", "train": 4, "validation": 0.25, "test": 1, "size": [64, 64]},
+            "augment": {"crop": [32, 32]},
+            "train": step,
+            "prune": {
+                "criterion": {"name": "l1"},
+                "budget": {"name": "ratio", "ratio": 0.5},
+                "width_multiple": 1,
+                "min_width": 1,
+                "schedule": {"steps": 2, "between": step},
+            },
+            "finetune": {"fit": step},
+        }
+    )
+    run, progress = tmp_path / "run", Silent()
+    workspace = open_workspace(recipe, run, progress)
+    trained = train_and_prune(workspace, progress)
+    (run / "recipe.json").write_text(recipe.model_dump_json())
+    masked = any("trains masked" in note for note in progress.notes)
+    assert masked == (net == "HardCoded")
+    first = export_net(workspace, trained.pruned, "compact", progress)
+    again = export_run(run, tmp_path / "again.bundle", progress)
+    assert read_bundle(again).model == read_bundle(first).model
+    dense = read_bundle(export_run(run, tmp_path / "dense.bundle", progress, dense=True)).manifest
+    assert dense.sizes.parameters > read_bundle(again).manifest.sizes.parameters

@@ -125,6 +125,11 @@ def test_rounds_of_a_ratio_nest_and_reach_it(scores: NDArray[np.float64], rounds
     cuts = [budget.select(channels, scores, k / rounds) for k in range(1, rounds + 1)]
     assert all(a <= b for a, b in itertools.pairwise(cuts))
     assert cuts[-1] == budget.select(channels, scores)
+    for number, cut in enumerate(cuts, start=1):  # every round keeps the same share of what the round before left
+        share = (1 - ratio) ** (number / rounds)
+        assert all(
+            max(share * WIDTHS[n], 1) - 1e-6 <= w < share * WIDTHS[n] + 1 for n, w in kept(channels, cut).items()
+        )
     assert kept(channels, cuts[-1]) == {n: max(math.ceil(round((1 - ratio) * w, 9)), 1) for n, w in WIDTHS.items()}
 
 
@@ -194,6 +199,14 @@ def test_infinite_scores_stay_and_lost_channels_stay_lost(multiple: int) -> None
         second = budget.select(channels, again, 1.0)
         assert not {labels[i] for i in np.flatnonzero(np.isposinf(again))} & second
     assert first < Macs(keep=0.3, costs=costs, limits=limits).select(channels, again, 1.0)
+
+
+def test_a_family_that_nobody_could_score_stays_whole() -> None:
+    channels = net()
+    scores = np.ones(sum(WIDTHS.values()))
+    scores[12:32] = np.inf  # the family `middle`
+    cut = Ratio(ratio=0.5, limits=WidthLimits(multiple=1, minimum=1)).select(channels, scores)
+    assert kept(channels, cut) == {"stem": 6, "middle": 20, "up": 5, "hidden": 17}
 
 
 def test_a_budget_out_of_reach_says_what_can_be_reached() -> None:

@@ -123,6 +123,32 @@ def test_folding_leaves_the_parameters_and_drops_the_chains() -> None:
     same(folded, model, 1e-4)
 
 
+def test_what_reads_a_parameter_is_not_folded() -> None:
+    """A folded parameter would lose the name that ties it to its module; its shape may be folded all the same."""
+    net = """
+    net (float[n, 3] x) => (float[n, 5] y)
+    {
+      turned = Transpose <perm = [1, 0]> (layer)
+      two = Constant <value = float {2.0}> ()
+      scaled = Mul (gain, two)
+      a = MatMul (x, turned)
+      width = Shape <start = 0, end = 1> (layer)
+      one = Constant <value = float[1] {1.0}> ()
+      shift = Expand (one, width)
+      b = Add (a, shift)
+      y = Mul (b, scaled)
+    }
+    """
+    rng = np.random.default_rng(0)
+    own = {"layer": rng.standard_normal((5, 3), np.float32), "gain": rng.standard_normal(5, np.float32)}
+    folded = fold_constants(graph(net, **own))
+    assert sorted(operators(folded)) == ["Add", "MatMul", "Mul", "Mul", "Transpose"]
+    for name, array in own.items():
+        value = folded.graph.initializers[name].const_value
+        assert value is not None
+        np.testing.assert_array_equal(value.numpy(), array)
+
+
 @pytest.mark.parametrize("build", [traced, plain])
 def test_folding_twice_is_folding_once(build: Callable[[], ir.Model]) -> None:
     once = fold_constants(build())
