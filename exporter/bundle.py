@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -159,5 +160,14 @@ def _check_target(target: Path, archive: bool) -> None:
         raise ExportError(f"{target} is a directory, an archive was to be written there", hint)
     if not archive and not target.is_dir():
         raise ExportError(f"{target} is a file, a bundle's directory was to be written there", hint)
-    if not archive and any(target.iterdir()) and not (target / MANIFEST_NAME).exists():
+    if not archive and any(target.iterdir()) and not _is_bundle(target):
         raise ExportError(f"{target} is a folder with other content, and would be replaced as a whole", hint)
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder was written by edgeslim; other programs have a manifest.json too."""
+    try:
+        table = json.loads((folder / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(table, dict) and {"schema", "certificate", "bench_size", "files"} <= table.keys()

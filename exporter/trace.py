@@ -89,7 +89,7 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Mo
             )
     except Exception as error:
         raise UnsupportedGraphError(
-            f"{type(module).__name__} cannot be traced by torch.export: {first_line(error)}",
+            f"{type(module).__name__} cannot be traced by torch.export: {first_line(_root(error))}",
             "data-dependent Python branches in forward are the usual cause; move them out of the net",
         ) from error
     if program is None:
@@ -137,6 +137,13 @@ def _flatten(outputs: object) -> list[torch.Tensor]:
     """Outputs in the order in which torch.export flattens them."""
     leaves, _ = torch.utils._pytree.tree_flatten(outputs)
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _root(error: BaseException) -> BaseException:
+    """What went wrong at first: torch wraps it several times."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @contextlib.contextmanager

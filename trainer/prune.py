@@ -47,6 +47,14 @@ def prune(
     run or traced, BudgetError for a target out of reach.
     """
     budget = _budget(ratio, target)
+    for name, value in (("width_multiple", width_multiple), ("min_width", min_width)):
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1", "8 or 16 suit most CPUs")
+    if not isinstance(module, nn.Module) or not isinstance(example_input, torch.Tensor):
+        seen = type(module).__name__, type(example_input).__name__
+        raise ConfigError(
+            f"prune was given {seen[0]} and {seen[1]}", "give a torch.nn.Module and an image batch, a tensor"
+        )
     score = criterion_of(criterion)
     images = _images(calibration, example_input, criterion)
     net = PrunedModel.from_module(module, example_input)
@@ -61,8 +69,8 @@ def _budget(ratio: float | None, target: str | None) -> BudgetSpec:
     if (ratio is None) == (target is None):
         raise ConfigError("give either ratio or target", 'for example ratio=0.5, or target="macs=0.5x"')
     if ratio is not None:
-        if not 0.0 < ratio < 1.0:
-            raise ConfigError(f"ratio is {ratio}; it must lie between 0 and 1", "0.5 cuts half of every family")
+        if not isinstance(ratio, (int, float)) or not 0.0 < ratio < 1.0:
+            raise ConfigError(f"ratio is {ratio!r}; it must lie between 0 and 1", "0.5 cuts half of every family")
         return RatioBudget(name="ratio", ratio=ratio)
     found = _MACS.fullmatch((target or "").replace(" ", ""))
     if found is None or not 0.0 < float(found[1]) < 1.0:
@@ -79,10 +87,11 @@ def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, c
     if not batches:
         raise ConfigError("calibration is empty", "give at least one batch of images")
     for number, batch in enumerate(batches):
-        if not isinstance(batch, torch.Tensor) or batch.ndim != example.ndim or batch.shape[1] != example.shape[1]:
+        first = batches[0]
+        if not isinstance(batch, torch.Tensor) or batch.ndim != example.ndim or batch.shape[1:] != first.shape[1:]:
             seen = tuple(batch.shape) if isinstance(batch, torch.Tensor) else type(batch).__name__
             raise ConfigError(
-                f"calibration batch {number} is {seen}, not a batch of images like {tuple(example.shape)}",
+                f"calibration batch {number} is {seen}, not a batch of images of one size, like {tuple(example.shape)}",
                 "give tensors (N, C, H, W), without labels",
             )
     return np.asarray(np.concatenate([batch.detach().cpu().numpy() for batch in batches]), np.float32)

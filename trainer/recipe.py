@@ -259,8 +259,8 @@ class BenchSection(Section):
 class Recipe(Section):
     """A whole run: data -> dense net -> sparse net -> pruned net -> bundle -> benchmark."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-    seed: NonNegativeInt = 0
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     model: ModelSpec
     data: DataSpec
     augment: AugmentSection = AugmentSection()

@@ -24,11 +24,18 @@ def export_run(
     path = run / "recipe.json"
     if not path.is_file():
         raise CheckpointError(f"{run} is no run: it has no recipe.json", "make one with `edgeslim compress`")
-    data = json.loads(path.read_text())
-    data.setdefault("export", {})["simplify"] = simplify
+    try:
+        data = json.loads(path.read_text())
+        data["export"]["simplify"] = simplify
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: {error!r}", "run `edgeslim compress` on the recipe again") from error
     workspace = open_workspace(parse_recipe(data, str(path)), run, progress)
     module = workspace.fresh_module()
     start = load_checkpoint(workspace.stage("dense"))
+    if start.key != workspace.key():
+        raise CheckpointError(
+            f"{run}: recipe.json and the checkpoints belong to different runs", "compress again, with --fresh"
+        )
     module.load_state_dict(start.model)
     progress.stage("analysis")
     net = PrunedModel.from_module(module, torch.from_numpy(workspace.calibration(1)))

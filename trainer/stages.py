@@ -60,11 +60,12 @@ def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, Fi
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     """All training stages. A net with nothing to prune comes back dense, with a note."""
     recipe = workspace.recipe
+    progress.stage("analysis")
+    # Before an hour of training: a net that cannot be traced should say so now. The analysis reads no weights.
+    pruned = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
     dense, result = train_dense(workspace, progress)
     scores = {"dense": result.scores}
-    progress.stage("analysis")
-    example = torch.from_numpy(workspace.calibration(1))
-    pruned = PrunedModel.from_module(dense, example)
+    pruned.load_dense_state(dense.state_dict())
     if not pruned.channels.families:
         progress.note(f"nothing to prune: {pruned.coverage.summary}; the dense net is exported")
         return Trained(dense=dense, pruned=pruned, scores=scores)

@@ -102,7 +102,9 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
         multiple = ASSUMED_MULTIPLE
         progress.note(f"{recipe.model.name} has no size_multiple: images are padded to multiples of {multiple}")
     _check_crop(recipe, multiple)
-    _check_module(recipe, module, len(data.classes))
+    whole = pad_to_multiple(data.validation[0].image, multiple).shape[:2]
+    for shape in ((2, 3, *recipe.augment.crop), (1, 3, *whole)):
+        _check_module(recipe.model.name, module, len(data.classes), shape)
     mean, std = recipe.data.mean, recipe.data.std
     if mean is None or std is None:
         measured = channel_statistics(data.train, data.ignore_index)
@@ -143,16 +145,15 @@ def _normalized(images: Tensor, image: ImageFormat) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def _check_module(recipe: Recipe, module: nn.Module, classes: int) -> None:
-    """Run the net once on an empty crop: what is wrong with it should be said before an hour of training."""
-    shape = (2, 3, *recipe.augment.crop)
+def _check_module(name: str, module: nn.Module, classes: int, shape: tuple[int, ...]) -> None:
+    """Run the net once on empty images: what is wrong with it should be said before an hour of training."""
     try:
         module.eval()
         with torch.no_grad():
             logits = module(torch.zeros(shape))
     except Exception as error:  # a user's forward fails in any way it likes
         raise ConfigError(
-            f"model {recipe.model.name}: forward fails on images of shape {shape}: {first_line(error)}",
+            f"model {name}: forward fails on images of shape {shape}: {first_line(error)}",
             "a net takes float32 images (N, 3, H, W); check its arguments and augment.crop",
         ) from error
     finally:
@@ -161,7 +162,7 @@ def _check_module(recipe: Recipe, module: nn.Module, classes: int) -> None:
     if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
         seen = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ConfigError(
-            f"model {recipe.model.name} returns {seen} for images of shape {shape}; wanted are logits {wanted}",
+            f"model {name} returns {seen} for images of shape {shape}; wanted are logits {wanted}",
             "return one logit per class and pixel, at the size of the image",
         )
 

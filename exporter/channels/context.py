@@ -127,6 +127,12 @@ class Channels:
             for axis in self.axes(target):
                 self.pin(axis, reason)
 
+    def pin_but_channels(self, value: ir.Value, reason: str) -> None:
+        """Pin every axis of `value` but axis 1: what has been moved to batch or space stays whole."""
+        for index, axis in enumerate(self.axes(value)):
+            if index != 1:
+                self.pin(axis, reason)
+
     def fixed(self, n: int, reason: str) -> Axis:
         """An axis of n labels that exist only to stay."""
         ids = self.labels.fresh(n)
@@ -160,7 +166,8 @@ class Channels:
     def _zero_slices(self, value: ir.Value, axis: int) -> Flags:
         """Which slices of a constant are zero already; only vectors and the like are worth looking at."""
         constant = self.constant(value)
-        if constant is None or constant.size > 1 << 16:
+        # A parameter that is zero today may be trained away from it; only constants of the graph are zero for good.
+        if constant is None or value.name in self._maskable or constant.size > 1 << 16:
             return np.zeros(value.shape.numpy()[axis] if value.shape is not None else 0, np.bool_)
         rest = tuple(i for i in range(constant.ndim) if i != axis)
         return np.asarray(~np.any(constant, axis=rest), np.bool_)

@@ -248,6 +248,69 @@ class HardCoded(Plain):
         return self.head(self.b(x.reshape(x.shape[0], 8, x.shape[2], x.shape[3])))
 
 
+class JoinedOnHeight(Plain):
+    """Joined below each other: silent above, a constant below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([self.a(x)[:, :, :16], torch.sigmoid(self.a[1](self.a[0](x)))[:, :, 16:]], 2))
+
+
+class ChannelsToSpace(nn.Module):
+    """Efficient channel attention: a 1-D convolution slides over the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.slide, self.head = unit(3, 8), nn.Conv1d(1, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.slide(self.a(x).mean((2, 3)).unsqueeze(1)).mean(2))
+
+
+class ZeroSlope(nn.Module):
+    """A slope of zero silences negative numbers, not channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.slope, self.head = unit(3, 8), nn.PReLU(8, init=0.0), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.slope(torch.sigmoid(self.a(x))))
+
+
+class ZeroGamma(Plain):
+    """A parameter that starts at zero, and is trained away from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.gamma * torch.sigmoid(self.b(self.a(x))))
+
+
+class Divided(Plain):
+    """The divisor must not be silenced with its channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(1.0, 2.0, 8)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.b(self.a(x)) + self.scale) / self.scale)
+
+
+class Positions(nn.Module):
+    """A learnt image is added: its rows and columns are no channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head = unit(3, 8), nn.Conv2d(8, 2, 3, padding=1)
+        self.image = nn.Parameter(torch.linspace(-1.0, 1.0, 8 * 36).view(1, 8, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.adaptive_avg_pool2d(self.a(x), 6) + self.image)
+
+
 def randomized(net: nn.Module, seed: int = 0) -> nn.Module:
     """The net in eval mode with random batch-norm statistics and affine parameters: nothing is zero by chance."""
     generator = torch.Generator().manual_seed(seed)

@@ -110,6 +110,32 @@ def test_declined_with_the_reason(name: str) -> None:
     assert largest_error(model, (2, 3, 32, 32)) < 1e-5  # what was cut elsewhere is still exact
 
 
+SAFE: dict[str, Callable[[], nn.Module]] = {
+    "joined on height": nets.JoinedOnHeight,
+    "channels to space": nets.ChannelsToSpace,
+    "zero slope": nets.ZeroSlope,
+    "divided": nets.Divided,
+    "learnt image": nets.Positions,
+}
+
+
+@pytest.mark.parametrize("name", SAFE)
+def test_equal_or_declined(name: str) -> None:
+    """Nets in which a channel is easily taken for silent, or an axis for channels: never wrong."""
+    for share in (0.5, 0.9):
+        assert largest_error(pruned(SAFE[name](), share), (2, 3, 32, 32)) < 1e-5
+
+
+def test_a_parameter_that_is_zero_now_is_not_zero_for_good() -> None:
+    model = PrunedModel.from_module(nets.ZeroGamma().eval(), torch.randn(1, 3, 32, 32))
+    trained = nets.randomized(nets.ZeroGamma())
+    with torch.no_grad():
+        trained.get_parameter("gamma").fill_(0.7)
+    model.load_dense_state(trained.state_dict())
+    model.apply_cut(u.label for f in model.channels.families for u in f.units[: f.width // 2])
+    assert largest_error(model, (1, 3, 32, 32)) < 1e-5
+
+
 def test_width_as_a_number_stays_exact() -> None:
     model = pruned(nets.WidthAsNumber())
     assert largest_error(model, (2, 3, 32, 32)) < 1e-5

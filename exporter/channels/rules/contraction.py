@@ -25,6 +25,7 @@ def conv(node: ir.Node, channels: Channels) -> str | None:
     x, weight = operand(node, 0), operand(node, 1)
     if weight.shape is None or rank(x) < 3:
         return "weight or input shape unknown"
+    channels.pin_but_channels(x, f"an axis over which {place(node)} slides")
     data, (out, into, *kernel) = channels.axes(x)[1], channels.axes(weight)
     for axis in kernel:
         channels.pin(axis, "spatial axis of a kernel")
@@ -55,6 +56,7 @@ def conv_transpose(node: ir.Node, channels: Channels) -> str | None:
         return "grouped transposed convolution"
     if weight.shape is None or rank(x) < 3:
         return "weight or input shape unknown"
+    channels.pin_but_channels(x, f"an axis over which {place(node)} slides")
     into, _, *kernel = channels.axes(weight)
     for axis in kernel:
         channels.pin(axis, "spatial axis of a kernel")

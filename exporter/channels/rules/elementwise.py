@@ -73,19 +73,23 @@ def mul(node: ir.Node, channels: Channels) -> str | None:
 def div(node: ir.Node, channels: Channels) -> str | None:
     """Numerator rules; a denominator that could become zero stays whole."""
     numerator, denominator = operand(node, 0), operand(node, 1)
-    if not denominator.is_initializer():
-        channels.pin(denominator, f"denominator of {place(node)}")
-    return _broadcast(node, channels, [numerator, denominator], needs_all=False)
+    channels.pin(denominator, f"denominator of {place(node)}")
+    return _broadcast(node, channels, [numerator, denominator], needs_all=False, silencers=1)
 
 
 @rule("PRelu")
 def prelu(node: ir.Node, channels: Channels) -> str | None:
     """x if x > 0 else slope * x: the slope (C, 1, 1) shrinks with x, zero stays zero."""
-    return _broadcast(node, channels, [v for v in node.inputs if v is not None], needs_all=False)
+    return _broadcast(node, channels, [operand(node, 0), operand(node, 1)], needs_all=False, silencers=1)
 
 
-def _broadcast(node: ir.Node, channels: Channels, operands: Sequence[ir.Value], needs_all: bool) -> str | None:
-    """Unite labels axis by axis, aligned from the right, and combine the zero flags."""
+def _broadcast(
+    node: ir.Node, channels: Channels, operands: Sequence[ir.Value], needs_all: bool, silencers: int | None = None
+) -> str | None:
+    """Unite labels axis by axis, aligned from the right, and combine the zero flags.
+
+    silencers: only so many operands, from the first, can make the result zero; all where None.
+    """
     if any(v.shape is None for v in operands):
         return "operand shape unknown"
     size = max(rank(v) for v in operands)
@@ -101,8 +105,9 @@ def _broadcast(node: ir.Node, channels: Channels, operands: Sequence[ir.Value], 
                     channels.pin(other, f"combined with fixed {value.name} in {place(node)}")
         for other in carried[1:]:
             channels.unite(carried[0], other, "")
-        zeros = [_zero(channels, v, axis, a) for v, a in columns]
-        zeros += [np.False_] * (len(operands) - len(columns))
+        deciding = operands if silencers is None else operands[:silencers]
+        zeros = [_zero(channels, v, axis, a) for v, a in columns if any(v is d for d in deciding)]
+        zeros += [np.False_] * (len(deciding) - len(zeros))
         combine = np.logical_and if needs_all else np.logical_or
         out[-axis] = Axis(carried[0].ids, np.broadcast_to(reduce(combine, zeros), carried[0].ids.shape))
     channels.set(node.outputs[0], out)

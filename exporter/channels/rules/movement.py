@@ -54,7 +54,10 @@ def concat(node: ir.Node, channels: Channels) -> str | None:
         else:
             for a in columns[1:]:
                 channels.unite(columns[0], a, f"joined in {place(node)}")
-            out.append(columns[0])
+            whole = [a for a in columns if a is not None]
+            # Silent only where every part is: the parts lie beside each other on another axis.
+            silent = len(whole) == len(columns) and np.logical_and.reduce([a.zero for a in whole])
+            out.append(whole[0].with_zero(silent) if whole else None)
     channels.set(node.outputs[0], out)
     return None
 

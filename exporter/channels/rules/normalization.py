@@ -21,11 +21,12 @@ def batch_normalization(node: ir.Node, channels: Channels) -> str | None:
         return "input shape unknown"
     if "training_mode" in node.attributes and node.attributes["training_mode"].as_int():
         return "batch statistics of training mode"
+    channels.pin_but_channels(x, f"an axis that {place(node)} leaves alone")
     data = channels.axes(x)[1]
     for parameter in parameters:
         channels.unite(data, channels.axes(parameter)[0], f"normalised by {place(node)}")
     scale, bias = parameters[0], parameters[1]
-    axes: Axes = list(channels.axes(x))
+    axes: Axes = [None] * rank(x)
     if data is not None:
         axes[1] = data.with_zero(np.logical_and(channels.mask(scale, 0), channels.mask(bias, 0)))
     channels.set(node.outputs[0], axes)

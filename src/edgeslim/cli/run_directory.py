@@ -9,8 +9,10 @@ from pathlib import Path
 
 from edgeslim.errors import ConfigError
 
-MARKS = ("recipe.json", "stages")
-"""What makes a folder a run."""
+OURS = frozenset(
+    {"bench.json", "compact.bundle", "dense.bundle", "recipe.json", "report.html", "result.json", "stages"}
+)
+"""What a run consists of; a folder with anything else in it is somebody's, and never emptied."""
 
 
 @contextmanager
@@ -22,8 +24,10 @@ def run_directory(path: Path, fresh: bool) -> Iterator[Path]:
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path} is a file", "give a folder")
-    if path.is_dir() and any(path.iterdir()) and not any((path / mark).exists() for mark in MARKS):
-        raise ConfigError(f"--out {path} holds other files and no run of edgeslim", "give an empty or new folder")
+    foreign = sorted(e.name for e in path.iterdir() if e.name not in OURS) if path.is_dir() else []
+    foreign = [name for name in foreign if not name.startswith(".")]  # drafts that a killed run left behind
+    if foreign:
+        raise ConfigError(f"--out {path} holds {foreign[0]}, which is no part of a run", "give an empty or new folder")
     made = not path.exists()
     try:
         if fresh and path.is_dir():
