@@ -9,6 +9,7 @@ the graph is dynamic. A stage that fails raises CertificateError and nothing is 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ def export(
     where absent.  frames: real frames for the certificate and the golden vectors; random ones where there are none.
     Raises CertificateError if any form of the net differs, ExportError or UnsupportedGraphError if there is none.
     """
+    _check_arguments(pruned, mean, std, size_multiple, size, frames)
     bench_size = size or (pruned.input_shape[2], pruned.input_shape[3])
     compiled = compile_graph(pruned, mean, std, simplify_graph)
     cases = _frame_batches(frames, pruned, bench_size)
@@ -127,6 +129,36 @@ def export(
     )
     content = {**(files or {}), "plan.json": pruned.plan.to_json().encode(), spec.file: golden}
     return write_bundle(path, model=model, manifest=manifest, files=content, archive=archive)
+
+
+def _check_arguments(
+    pruned: Exportable,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size_multiple: int,
+    size: tuple[int, int] | None,
+    frames: Frames,
+) -> None:
+    """Raise ExportError for what a caller can get wrong."""
+    if not hasattr(pruned, "references"):
+        raise ExportError(
+            f"export was given a {type(pruned).__name__}",
+            "give a PrunedModel, made by prune() or PrunedModel.from_module()",
+        )
+    shape = pruned.input_shape
+    if len(shape) != 4 or shape[1] != 3:
+        raise ExportError(f"the net was traced on {shape}; a bundle holds nets on RGB images (N, 3, H, W)")
+    if not all(map(math.isfinite, (*mean, *std))) or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ExportError(f"mean {mean} and std {std} must be three finite numbers each, std above 0")
+    wanted = size or (shape[2], shape[3])
+    if size_multiple < 1 or min(wanted) < 1 or any(side % size_multiple for side in wanted):
+        raise ExportError(
+            f"frames of {wanted[0]} x {wanted[1]} do not fit size_multiple {size_multiple}",
+            "give the multiple that the net's strides demand, and a size divisible by it",
+        )
+    for frame in frames:
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ExportError(f"a frame of {frame.dtype} {frame.shape}; frames are uint8 (H, W, 3)")
 
 
 def compile_graph(

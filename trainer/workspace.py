@@ -6,14 +6,16 @@ A run lives in one directory:
     out/stages/<stage>/    a checkpoint of every training stage
     out/dense.bundle, out/compact.bundle, out/result.json, out/report.html
 
-Each stage has a key: the hash of everything it depends on. A rerun reuses the stages whose key is unchanged.
+Each stage has a key: the hash of the recipe's sections it depends on and of the training images and labels. A rerun
+reuses the stages whose key is unchanged. The source of a net by import path is not part of it: give `--fresh` after
+changing it.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 
 from edgeslim.errors import ConfigError, DataError, first_line
 
-from .data import Samples, SegmentationData, build_data, channel_statistics
+from .data import Sample, Samples, SegmentationData, build_data, channel_statistics
 from .data.augment import Augment
 from .data.draws import CropDraws
 from .evaluate import ImageFormat, module_runner, pad_to_multiple, score_frames
@@ -46,6 +48,7 @@ class Workspace:
     recipe: Recipe
     directory: Path
     data: SegmentationData
+    data_digest: str
     image: ImageFormat
     module: nn.Module
     task: Task
@@ -70,7 +73,9 @@ class Workspace:
         """Identifies a stage by all it depends on: net, data, seed, and these sections. SHA-256, hexadecimal."""
         recipe = self.recipe
         parts = (recipe.model, recipe.data, recipe.augment, recipe.loss, recipe.train, *sections)
-        text = "\n".join([str(recipe.seed), *("null" if p is None else p.model_dump_json() for p in parts)])
+        text = "\n".join(
+            [str(recipe.seed), self.data_digest, *("null" if p is None else p.model_dump_json() for p in parts)]
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     def calibration(self, count: int) -> NDArray[np.float32]:
@@ -111,7 +116,25 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
         mean, std = mean or measured[0], std or measured[1]
     image = ImageFormat(mean=mean, std=std, multiple=multiple)
     task = _task(recipe, data, image)
-    return Workspace(recipe=recipe, directory=directory, data=data, image=image, module=module, task=task)
+    return Workspace(
+        recipe=recipe,
+        directory=directory,
+        data=data,
+        data_digest=_digest((*data.train, *data.validation)),
+        image=image,
+        module=module,
+        task=task,
+    )
+
+
+def _digest(samples: Iterable[Sample]) -> str:
+    """SHA-256 of names, pixels and labels."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(sample.name.encode())
+        digest.update(np.ascontiguousarray(sample.image).tobytes())
+        digest.update(np.ascontiguousarray(sample.mask).tobytes())
+    return digest.hexdigest()
 
 
 def _task(recipe: Recipe, data: SegmentationData, image: ImageFormat) -> Task:

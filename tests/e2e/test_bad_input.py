@@ -175,10 +175,12 @@ def test_a_recipe_that_is_not_there(tmp_path: Path, cli: Cli) -> None:
 def test_an_output_that_is_somebody_elses_folder(tmp_path: Path, cli: Cli) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml")
     (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.txt").write_text("precious")
-    refused(cli("compress", recipe, "--out", tmp_path / "thesis", "--fresh"), "holds other files")
+    for name in ("chapter.txt", ".gitignore"):
+        (tmp_path / "thesis" / name).write_text("precious")
+        refused(cli("compress", recipe, "--out", tmp_path / "thesis", "--fresh"), f"holds {name}")
+        assert left_behind(tmp_path / "thesis") == [name]
+        (tmp_path / "thesis" / name).unlink()
     refused(cli("compress", recipe, "--out", recipe), "is a file")
-    assert left_behind(tmp_path / "thesis") == ["chapter.txt"]
 
 
 # --- model ----------------------------------------------------------------------------------------------------
@@ -248,10 +250,13 @@ def test_a_disk_that_is_full_leaves_the_old_files(finished: Run, run_copy: Path,
     assert left_behind(run_copy) == left_behind(finished.directory)
 
 
-def test_a_disk_that_takes_nothing(finished: Run, tmp_path: Path, cli: Cli) -> None:
-    done = cli("compress", finished.recipe, "--out", tmp_path / "new", file_bytes=64)
+def test_a_disk_that_fills_up_at_the_very_end(finished: Run, run_copy: Path, cli: Cli) -> None:
+    report, largest = run_copy / "report.html", 1 << 16
+    assert report.stat().st_size > largest > (run_copy / "dense.bundle" / "golden.npz").stat().st_size
+    done = cli("compress", finished.recipe, "--out", run_copy, file_bytes=largest)
     refused(done, "cannot be written: File too large", "free some space")
-    assert not (tmp_path / "new").exists()
+    assert report.read_bytes() == (finished.directory / "report.html").read_bytes()
+    assert left_behind(run_copy) == left_behind(finished.directory)
 
 
 # --- bundles --------------------------------------------------------------------------------------------------

@@ -24,8 +24,7 @@ def run_directory(path: Path, fresh: bool) -> Iterator[Path]:
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path} is a file", "give a folder")
-    foreign = sorted(e.name for e in path.iterdir() if e.name not in OURS) if path.is_dir() else []
-    foreign = [name for name in foreign if not name.startswith(".")]  # drafts that a killed run left behind
+    foreign = sorted(e.name for e in path.iterdir() if not _is_ours(e.name)) if path.is_dir() else []
     if foreign:
         raise ConfigError(f"--out {path} holds {foreign[0]}, which is no part of a run", "give an empty or new folder")
     made = not path.exists()
@@ -42,3 +41,8 @@ def run_directory(path: Path, fresh: bool) -> Iterator[Path]:
             with suppress(OSError):
                 path.rmdir()  # succeeds only while it is empty
         raise
+
+
+def _is_ours(name: str) -> bool:
+    """A part of a run, or the draft of one that a killed run left behind."""
+    return name in OURS or name.startswith(tuple(f".{part}." for part in OURS))
