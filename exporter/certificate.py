@@ -8,6 +8,7 @@ channel that is off by one index exceeds it by orders of magnitude. A stage that
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -104,7 +105,9 @@ def _stage(
         max_abs = max(max_abs, float(difference.max()))
         nonzero = size > 0
         if nonzero.any():
-            max_rel = max(max_rel, float((difference[nonzero] / size[nonzero]).max()))
+            with np.errstate(over="ignore"):  # beside a subnormal reference
+                relative = difference[nonzero] / size[nonzero]
+            max_rel = max(max_rel, min(float(relative.max()), sys.float_info.max))
     finite = np.isfinite(max_abs)
     return Stage(
         name=name,

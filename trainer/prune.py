@@ -87,8 +87,8 @@ def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, c
     if not batches:
         raise ConfigError("calibration is empty", "give at least one batch of images")
     for number, batch in enumerate(batches):
-        first = batches[0]
-        if not isinstance(batch, torch.Tensor) or batch.ndim != example.ndim or batch.shape[1:] != first.shape[1:]:
+        fits = isinstance(batch, torch.Tensor) and batch.ndim == example.ndim and batch.shape[1] == example.shape[1]
+        if not fits or batch.shape[1:] != batches[0].shape[1:]:
             seen = tuple(batch.shape) if isinstance(batch, torch.Tensor) else type(batch).__name__
             raise ConfigError(
                 f"calibration batch {number} is {seen}, not a batch of images of one size, like {tuple(example.shape)}",

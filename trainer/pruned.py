@@ -114,5 +114,7 @@ class PrunedModel:
         forms = {"masked torch": runner_from_module(self.module)}
         # A class that hard-codes its widths has no compact form, and its certificate one row less.
         with contextlib.suppress(UnsupportedGraphError):
-            forms["compact torch"] = runner_from_module(self.compact())
+            # Not self.compact(): from then on `module` would show held masks, also where training did not hold them.
+            compact = self._compact or compact_module(self._masked, self.plan, self._example)
+            forms["compact torch"] = runner_from_module(compact)
         return forms

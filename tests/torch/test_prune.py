@@ -51,11 +51,12 @@ def plain() -> nn.Module:
         ({"ratio": 0.5, "criterion": "l2"}, "criterion 'l2' is unknown"),
         ({"ratio": 0.5, "criterion": "ln_norm"}, "criterion ln_norm looks at feature maps"),
         ({"ratio": 0.5, "calibration": []}, "calibration is empty"),
-        ({"ratio": 0.5, "calibration": [(EXAMPLE, 0)]}, "calibration batch 0 is tuple, not a batch of images like"),
+        ({"ratio": 0.5, "calibration": [(EXAMPLE, 0)]}, "calibration batch 0 is tuple, not a batch of images"),
         (
             {"ratio": 0.5, "calibration": [EXAMPLE, EXAMPLE[0]]},
-            r"calibration batch 1 is \(3, 16, 16\), not a batch of images like \(1, 3, 16, 16\)",
+            r"calibration batch 1 is \(3, 16, 16\), not a batch of images .*like \(1, 3, 16, 16\)",
         ),
+        ({"ratio": 0.5, "calibration": [EXAMPLE, EXAMPLE[..., :8]]}, r"calibration batch 1 is \(1, 3, 16, 8\)"),
         ({"ratio": 0.5, "calibration": [EXAMPLE[:, :1]]}, r"calibration batch 0 is \(1, 1, 16, 16\)"),
     ],
 )

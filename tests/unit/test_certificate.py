@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -155,7 +156,8 @@ def test_the_law_of_the_tolerance(
     if abs(error - allowed) > 1e-9 * allowed:  # on the boundary itself rounding decides
         assert stage.passed == (error < allowed)
     assert stage.max_abs == error
-    assert stage.max_rel == pytest.approx(error / abs(wanted[place]) if wanted[place] else 0.0)
+    relative = min(error / abs(wanted[place]), sys.float_info.max) if wanted[place] else 0.0
+    assert stage.max_rel == pytest.approx(relative)
     assert (stage.atol, stage.rtol) == (relative_atol * max(map(abs, wanted)), rtol)
 
 
@@ -170,6 +172,11 @@ def test_the_tolerance_belongs_to_its_own_output() -> None:
 def test_a_reference_of_zeros_allows_nothing() -> None:
     assert stage_of([0.0, 0.0], [0.0, 0.0]).passed
     assert not stage_of([0.0, 1e-30], [0.0, 0.0]).passed
+
+
+def test_a_subnormal_reference_has_a_finite_relative_error() -> None:
+    (stage,) = stage_of([1.0, 1e-6], [1.0, 5e-324]).stages
+    assert stage.passed and stage.max_rel == sys.float_info.max
 
 
 def test_empty_outputs_agree() -> None:

@@ -240,7 +240,7 @@ args = st.dictionaries(texts, json_values, max_size=3)
 sizes = st.lists(st.integers(32, 999), min_size=2, max_size=2)
 recipes = st.fixed_dictionaries(
     {
-        "name": st.from_regex(r"[A-Za-z0-9._-]+", fullmatch=True),
+        "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True),
         "model": st.fixed_dictionaries({"name": texts}, optional={"args": args}),
         "data": st.one_of(
             st.fixed_dictionaries({"name": st.just("vessels"), "size": sizes}),
