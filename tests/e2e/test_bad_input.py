@@ -250,15 +250,6 @@ def test_a_disk_that_is_full_leaves_the_old_files(finished: Run, run_copy: Path,
     assert left_behind(run_copy) == left_behind(finished.directory)
 
 
-def test_a_disk_that_fills_up_at_the_very_end(finished: Run, run_copy: Path, cli: Cli) -> None:
-    report, largest = run_copy / "report.html", 1 << 16
-    assert report.stat().st_size > largest > (run_copy / "dense.bundle" / "golden.npz").stat().st_size
-    done = cli("compress", finished.recipe, "--out", run_copy, file_bytes=largest)
-    refused(done, "cannot be written: File too large", "free some space")
-    assert report.read_bytes() == (finished.directory / "report.html").read_bytes()
-    assert left_behind(run_copy) == left_behind(finished.directory)
-
-
 # --- bundles --------------------------------------------------------------------------------------------------
 
 
