@@ -1,6 +1,6 @@
 """Measure the latency and memory of bundles, and compare them."""
 
-from .measure import Progress, measure
+from .measure import Progress, check_threads, measure
 from .result import (
     ArenaUse,
     BenchResult,
@@ -26,6 +26,7 @@ __all__ = [
     "Side",
     "Speedup",
     "WarmUp",
+    "check_threads",
     "latency_from_samples",
     "measure",
     "percentile",

@@ -55,6 +55,7 @@ def measure(
     `edgeslim.runtime.load` raises.
     """
     _check_options(samples, seconds, frame_size)
+    check_threads(threads)
     told = progress or (lambda stage, done, total: None)
     load_before = load_average()
     bundles = [read_bundle(place) for place in ([path] if against is None else [against, path])]
@@ -97,6 +98,16 @@ def measure(
         speedup=None if against is None else speedup(*taken, seed=SEED),
         warnings=tuple(_warnings(machine, settings, sides)),
     )
+
+
+def check_threads(threads: int) -> None:
+    """Raise ConfigError for more threads than this machine has cores: they would measure its scheduler."""
+    cores = os.cpu_count()
+    if threads < 1 or (cores is not None and threads > cores):
+        raise ConfigError(
+            f"threads is {threads}; this machine has {cores or 'an unknown number of'} cores",
+            "give the threads that the camera program will use, or measure on the device",
+        )
 
 
 def _check_options(samples: int, seconds: float, frame_size: tuple[int, int] | None) -> None:

@@ -153,9 +153,12 @@ def _content(model: bytes, manifest: Manifest, files: Mapping[str, bytes]) -> di
 
 def _check_target(target: Path, archive: bool) -> None:
     """Refuse to replace a folder that is no bundle, or a file by a folder. Raises ExportError, OSError."""
+    hint = "choose another path, or move away what is there"
+    inside = next((folder for folder in target.parents if _is_bundle(folder)), None)
+    if inside is not None:
+        raise ExportError(f"{target} lies inside the bundle {inside}, whose files are all listed and hashed", hint)
     if not target.exists():
         return
-    hint = "choose another path, or move away what is there"
     if archive and not target.is_file():
         raise ExportError(f"{target} is a directory, an archive was to be written there", hint)
     if not archive and not target.is_dir():

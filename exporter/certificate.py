@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,15 @@ from edgeslim.runtime.certificate import Certificate, Stage
 
 Runner = Callable[[NDArray[np.generic]], list[NDArray[np.generic]]]
 """A batch in (images (N, C, H, W) float32, or frames (N, H, W, C) uint8), outputs in the net's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """The torch forms of a net. masked: what every other form must equal. others: by name. missing: name -> why."""
+
+    masked: Runner
+    others: Mapping[str, Runner] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +67,18 @@ def certify(
     probes: Sequence[Probe],
     tolerance: Tolerance | None = None,
 ) -> Certificate:
-    """Run every candidate and the reference on every probe and record how far apart they are."""
+    """Run every candidate and the reference on every probe and record how far apart they are.
+
+    Raises CertificateError if the reference itself is not finite: nothing can be proven about such a net.
+    """
     name, run = reference
     expected = [(probe, [run(batch) for batch in probe.batches]) for probe in probes]
+    for probe, answers in expected:
+        if not all(np.isfinite(array).all() for answer in answers for array in answer):
+            raise CertificateError(
+                f"{name} itself gives values that are not finite on {probe.description}",
+                "look for weights that are not finite, and for a division by zero in the forward",
+            )
     return Certificate(
         stages=tuple(
             _stage(candidate, name, probe, [runner(b) for b in probe.batches], wanted, tolerance or Tolerance())
@@ -78,7 +96,8 @@ def require(certificate: Certificate) -> None:
             raise CertificateError(
                 f"{stage.name} differs from {stage.reference} on {stage.inputs}: largest absolute error {error}, "
                 f"allowed {stage.atol:.3g} + {stage.rtol:.3g} * |reference|",
-                "nothing was written; please report the net, this is not something you did",
+                "nothing was written. Where the values inside the net are very large the tolerance can be too tight "
+                "(see Tolerance); in all other cases please report the net",
             )
 
 

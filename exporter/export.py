@@ -27,7 +27,7 @@ from edgeslim.runtime.golden import GoldenCase
 from edgeslim.runtime.manifest import GoldenSpec, ImageSpec, Manifest, Sizes, TensorSpec
 
 from .bundle import golden_bytes, write_bundle
-from .certificate import Probe, Runner, Tolerance, certify, random_probe, require
+from .certificate import Probe, References, Tolerance, certify, random_probe, require
 from .channels import ChannelMap
 from .channels.coverage import coverage
 from .cost import count_macs, count_parameters, count_weight_bytes
@@ -36,6 +36,10 @@ from .passes.embed_preprocess import embed_preprocess
 from .passes.remove_channels import remove_channels
 from .passes.simplify import simplify
 from .plan import PruningPlan, cut_of_plan
+
+PLAN = "plan.json"
+GOLDEN = "golden.npz"
+MASKED = "masked torch"
 
 Frames = Sequence[NDArray[np.uint8]]
 """Camera frames, each (H, W, C) uint8, RGB."""
@@ -55,8 +59,8 @@ class Exportable(Protocol):
         """(N, C, H, W) of the example the net was traced with."""
         ...
 
-    def references(self) -> Mapping[str, Runner]:
-        """Torch forms of the net by name; the first is the masked net, the reference of the certificate."""
+    def references(self) -> References:
+        """The torch forms of the net."""
         ...
 
 
@@ -95,6 +99,7 @@ def export(
     Raises CertificateError if any form of the net differs, ExportError or UnsupportedGraphError if there is none.
     """
     _check_arguments(pruned, mean, std, size_multiple, size, frames)
+    _check_extras(metrics or {}, files or {})
     bench_size = size or (pruned.input_shape[2], pruned.input_shape[3])
     compiled = compile_graph(pruned, mean, std, simplify_graph)
     cases = _frame_batches(frames, pruned, bench_size)
@@ -127,7 +132,7 @@ def export(
         certificate=certificate,
         coverage=tuple(coverage(pruned.channels, cut_of_plan(pruned.channels, pruned.plan))),
     )
-    content = {**(files or {}), "plan.json": pruned.plan.to_json().encode(), spec.file: golden}
+    content = {**(files or {}), PLAN: pruned.plan.to_json().encode(), spec.file: golden}
     return write_bundle(path, model=model, manifest=manifest, files=content, archive=archive)
 
 
@@ -161,6 +166,15 @@ def _check_arguments(
             raise ExportError(f"a frame of {frame.dtype} {frame.shape}; frames are uint8 (H, W, 3)")
 
 
+def _check_extras(metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise ExportError(f"metric {name} is {value}", "leave out what could not be computed")
+    for name in (PLAN, GOLDEN):
+        if name in files:
+            raise ExportError(f"{name} is written by export, not given in files", "rename yours")
+
+
 def compile_graph(
     pruned: Exportable, mean: tuple[float, ...], std: tuple[float, ...], simplify_graph: bool = True
 ) -> Compiled:
@@ -184,24 +198,23 @@ def prove(
     tolerance: Tolerance | None = None,
 ) -> Certificate:
     """Compare every form of the net with the masked net. frames: batches (N, H, W, C) uint8."""
-    references = dict(pruned.references())
-    name, masked = next(iter(references.items()))
-    del references[name]
+    references = pruned.references()
+    masked = references.masked
     candidates = {
-        **references,
+        **references.others,
         "compact ONNX": runner_from_graph(compiled.compact),
         "simplified ONNX": runner_from_graph(compiled.simplified),
     }
     images = [normalize(batch, mean, std) for batch in frames]
     probes = [random_probe([i.shape for i in images]), Probe(kind, images)]
-    floats = certify((name, masked), candidates, probes, tolerance)
+    floats = certify((MASKED, masked), candidates, probes, tolerance)
     shipped = certify(
-        (name, lambda batch: masked(normalize(batch, mean, std))),  # frames reach torch normalised here
+        (MASKED, lambda batch: masked(normalize(batch, mean, std))),  # frames reach torch normalised here
         {"shipped ONNX on frames": runner_from_graph(compiled.shipped)},
         [Probe(kind, frames)],
         tolerance,
     )
-    return Certificate(stages=floats.stages + shipped.stages)
+    return Certificate(stages=floats.stages + shipped.stages, missing=references.missing)
 
 
 def normalize(frames: NDArray[np.generic], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
@@ -232,9 +245,8 @@ def _second_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def _runs(pruned: Exportable, size: tuple[int, int]) -> bool:
     """Whether the masked net itself accepts this size (a net may demand more than a multiple of 32)."""
-    masked = next(iter(pruned.references().values()))
     try:
-        masked(np.zeros((1, pruned.input_shape[1], *size), np.float32))
+        pruned.references().masked(np.zeros((1, pruned.input_shape[1], *size), np.float32))
     except Exception:  # any failure of a user's forward means "not this size"; the certificate states the sizes used
         return False
     return True
@@ -264,7 +276,9 @@ def _golden(model: bytes, batches: Sequence[NDArray[np.uint8]]) -> tuple[bytes, 
         largest = max([largest, *(float(np.abs(o).max(initial=0.0)) for o in outputs)])
         cases.append(GoldenCase(inputs={session.get_inputs()[0].name: batch}, outputs=dict(zip(names, outputs))))
     tolerance = Tolerance()
-    return golden_bytes(cases), GoldenSpec(atol=5 * tolerance.relative_atol * largest, rtol=5 * tolerance.rtol)
+    return golden_bytes(cases), GoldenSpec(
+        file=GOLDEN, atol=5 * tolerance.relative_atol * largest, rtol=5 * tolerance.rtol
+    )
 
 
 def _specs(values: Sequence[ir.Value], layout: str) -> tuple[TensorSpec, ...]:

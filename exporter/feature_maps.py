@@ -30,10 +30,11 @@ _PER_CHANNEL = frozenset(
 class FeatureMap:
     """The output of one weighted layer after its non-linearity.
 
-    depth: 0-based position among the weighted layers; depths: their number. ids: (C,) root labels along axis 1.
+    depth: 0-based position among the weighted layers; depths: their number. ids: (C,) root labels along `axis`.
     """
 
     value: str
+    axis: int
     depth: int
     depths: int
     ids: Ids
@@ -46,9 +47,10 @@ def find_feature_maps(channels: ChannelMap) -> tuple[FeatureMap, ...]:
     for depth, node in enumerate(layers):
         value = _after_activation(node.outputs[0])
         axes = channels.value_ids.get(value.name or "", ())
-        ids = axes[1] if len(axes) in (2, 4) else None
+        axis = 1 if node.op_type.startswith("Conv") else len(axes) - 1
+        ids = axes[axis] if axis < len(axes) else None
         if ids is not None:
-            found.append(FeatureMap(value=value.name or "", depth=depth, depths=len(layers), ids=ids))
+            found.append(FeatureMap(value=value.name or "", axis=axis, depth=depth, depths=len(layers), ids=ids))
     return tuple(found)
 
 
@@ -59,6 +61,8 @@ def run_feature_maps(
 
     images: (N, C, H, W) float32, normalised as the net expects.
     """
+    if not maps:
+        return
     tapped = model.clone()
     values = {v.name: v for n in tapped.graph for v in n.outputs}
     names = [m.value for m in maps]
@@ -70,7 +74,7 @@ def run_feature_maps(
     feed = session.get_inputs()[0].name
     for image in images:
         arrays = session.run(names, {feed: image[None]})
-        yield [np.asarray(a).reshape(a.shape[1], -1) for a in arrays]
+        yield [np.moveaxis(np.asarray(a), m.axis, 0).reshape(a.shape[m.axis], -1) for m, a in zip(maps, arrays)]
 
 
 def _after_activation(value: ir.Value) -> ir.Value:

@@ -31,9 +31,11 @@ from .passes.fold_constants import fold_constants
 def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
     """Trace `module` in eval mode on one image batch and fold the constants that only carry shapes.
 
-    example: (N, C, H, W) float. Returns a model whose initializers carry the module's parameter and buffer names.
-    Raises UnsupportedGraphError if the forward fails on `example` or cannot be traced.
+    example: (N, C, H, W) float32. Returns a model whose initializers carry the module's parameter and buffer names.
+    Raises UnsupportedGraphError if the net is not float32, if its forward fails on `example` or does not repeat
+    itself, or if it cannot be traced.
     """
+    _check_precision(module, example)
     _check_forward(module, example)
     # A batch of one would be specialised to the constant 1.
     batch = torch.cat([example, example]) if example.shape[0] == 1 else example
@@ -47,13 +49,7 @@ def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
 def runner_from_module(module: nn.Module) -> Runner:
     """Wrap a module as a function on arrays, run in eval mode without gradients on the module's device."""
 
-    def run(images: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        device = next((p.device for p in module.parameters()), torch.device("cpu"))
-        with evaluating(module), torch.no_grad():
-            outputs = module(torch.from_numpy(images).to(device))
-        return [o.cpu().numpy() for o in _flatten(outputs)]
-
-    return run
+    return lambda images: _arrays(_forward(module, images))
 
 
 @contextlib.contextmanager
@@ -68,14 +64,53 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def flatten_outputs(outputs: object) -> list[torch.Tensor]:
+    """The tensors a forward returned, in the order in which torch.export flattens them."""
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+
+
+def _forward(module: nn.Module, images: NDArray[np.generic]) -> object:
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    with evaluating(module), torch.no_grad():
+        return module(torch.from_numpy(images).to(device))
+
+
+def _arrays(outputs: object) -> list[NDArray[np.generic]]:
+    # A parameter may be an output: it still wants a gradient.
+    return [tensor.detach().cpu().numpy() for tensor in flatten_outputs(outputs)]
+
+
+def _check_precision(module: nn.Module, example: torch.Tensor) -> None:
+    tensors = {"the example": example, **module.state_dict()}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise UnsupportedGraphError(
+                f"{type(module).__name__}: {name} is {str(tensor.dtype).removeprefix('torch.')}; nets are analysed "
+                "and exported in float32",
+                "call module.float(), and give a float32 example",
+            )
+
+
 def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
+    """Run the net twice: what fails, or answers otherwise the second time, cannot be proven equal to anything."""
+    name, images = type(module).__name__, example.detach().cpu().numpy()
     try:
-        runner_from_module(module)(example.detach().cpu().numpy())
+        outputs, again = _forward(module, images), _forward(module, images)
     except Exception as error:
         raise UnsupportedGraphError(
-            f"{type(module).__name__}: forward fails on an input of shape {tuple(example.shape)}: {first_line(error)}",
+            f"{name}: forward fails on an input of shape {tuple(example.shape)}: {first_line(error)}",
             "check the input channels and the image size the net expects",
         ) from error
+    others = [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if not isinstance(leaf, torch.Tensor)]
+    if others or not flatten_outputs(outputs):
+        seen = f"an object of type {type(others[0]).__name__}" if others else "nothing"
+        raise UnsupportedGraphError(f"{name}: forward returns {seen}", "return tensors, or a tuple or dict of them")
+    pairs = zip(_arrays(outputs), _arrays(again))
+    if not all(a.shape == b.shape and np.allclose(a, b, rtol=1e-3, equal_nan=True) for a, b in pairs):
+        raise UnsupportedGraphError(
+            f"{name}: two runs on the same input differ in eval mode",
+            "take random numbers out of the forward; functional dropout needs training=self.training",
+        )
 
 
 def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Model:
@@ -97,7 +132,7 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Mo
     model = program.model
     # The tracer notes every line of Python it went through, with this machine's paths: none of it is for a bundle.
     common.ClearMetadataAndDocStringPass()(model)
-    return fold_constants(_name_sizes(model))
+    return _own_outputs(fold_constants(_name_sizes(model)))
 
 
 def _agrees_at_other_size(module: nn.Module, model: ir.Model, batch: torch.Tensor) -> bool:
@@ -133,10 +168,18 @@ def _name_sizes(model: ir.Model) -> ir.Model:
     return model
 
 
-def _flatten(outputs: object) -> list[torch.Tensor]:
-    """Outputs in the order in which torch.export flattens them."""
-    leaves, _ = torch.utils._pytree.tree_flatten(outputs)
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+def _own_outputs(model: ir.Model) -> ir.Model:
+    """Give every output a value of its own: a net may return one tensor twice, its input, or a parameter."""
+    taken: set[ir.Value] = set()
+    for index, value in enumerate(model.graph.outputs):
+        if value.producer() is None or value in taken:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].name = f"{value.name}/output_{index}"
+            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+            model.graph.append(copy)
+            model.graph.outputs[index] = copy.outputs[0]
+        taken.add(value)
+    return model
 
 
 def _root(error: BaseException) -> BaseException:

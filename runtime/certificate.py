@@ -9,7 +9,8 @@ runtime and reports read.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +39,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """All stages of one export, in the order of the chain."""
+    """All stages of one export, in the order of the chain. missing: forms that there are none of -> the reason."""
 
     stages: tuple[Stage, ...]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:

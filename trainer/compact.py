@@ -8,6 +8,7 @@ whose forward hard-codes a width cannot be shrunk this way; it is recognised by 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 
 from edgeslim.errors import UnsupportedGraphError, first_line
 from edgeslim.exporter.plan import AxisPlan, PruningPlan
-from edgeslim.exporter.trace import evaluating
+from edgeslim.exporter.trace import evaluating, flatten_outputs
 
 RELATIVE_TOLERANCE = 1e-4
 """Largest difference between masked and compact output, relative to the largest output."""
@@ -76,8 +77,29 @@ def compact_module(dense: nn.Module, plan: PruningPlan, example: torch.Tensor) -
     hold_masks(masked, plan)
     small = copy.deepcopy(dense)
     _shrink_in_place(small, plan)
-    _compare(masked, small, example)
+    noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    for images in (example, noise):
+        _compare(masked, small, images)
     return small
+
+
+def with_tied_names(plan: PruningPlan, module: nn.Module) -> PruningPlan:
+    """The plan, saying of every other name of a shared parameter what it says of the first.
+
+    A parameter that two layers share is one initializer of the trace and two entries of a `state_dict`.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    tied = {
+        other: plan.initializers[first]
+        for shared in names.values()
+        for first in shared
+        if first in plan.initializers
+        for other in shared
+        if other not in plan.initializers
+    }
+    return dataclasses.replace(plan, initializers={**plan.initializers, **tied}) if tied else plan
 
 
 def _zero_cut(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> None:
@@ -95,7 +117,7 @@ def _planned(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> list[tuple
 def _shrink_in_place(module: nn.Module, plan: PruningPlan) -> None:
     shared: dict[int, nn.Parameter] = {}
     for prefix, child in module.named_modules():
-        changed, width = False, getattr(child, "out_channels", 0)
+        changed, depthwise = False, _is_depthwise(child)
         for name, tensor in [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]:
             axes = plan.initializers.get(f"{prefix}.{name}" if prefix else name, ())
             if not axes:
@@ -112,15 +134,19 @@ def _shrink_in_place(module: nn.Module, plan: PruningPlan) -> None:
             else:
                 child._buffers[name] = small
         if changed:
-            _correct_widths(child, width)
+            _correct_widths(child, depthwise)
 
 
-def _correct_widths(module: nn.Module, width: int) -> None:
-    """Make the numbers a module keeps about its width agree with its tensors. width: output channels before."""
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and 1 < module.groups == module.in_channels
+
+
+def _correct_widths(module: nn.Module, depthwise: bool) -> None:
+    """Make the numbers a module keeps about its width agree with its tensors. depthwise: it was so before."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        module.out_channels = module.weight.shape[0]
-        if module.groups > 1 and module.weight.shape[1] == 1:
-            module.groups = module.groups * module.weight.shape[0] // width  # depthwise: the multiplier stays
+        before, module.out_channels = module.out_channels, module.weight.shape[0]
+        if depthwise:
+            module.groups = module.groups * module.out_channels // before  # the multiplier stays
         module.in_channels = module.weight.shape[1] * module.groups
     elif isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
         module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
@@ -136,24 +162,19 @@ def _correct_widths(module: nn.Module, width: int) -> None:
 def _compare(masked: nn.Module, small: nn.Module, example: torch.Tensor) -> None:
     try:
         with evaluating(masked), evaluating(small), torch.no_grad():
-            wanted, seen = _tensors(masked(example)), _tensors(small(example))
+            wanted, seen = flatten_outputs(masked(example)), flatten_outputs(small(example))
     except Exception as error:  # a forward that hard-codes a width fails in any way it likes
         raise UnsupportedGraphError(
             f"{type(small).__name__} hard-codes a width in its forward: {first_line(error)}",
             "it is trained masked instead; the exported graph is compact all the same",
         ) from error
-    for a, b in zip(seen, wanted):
+    for a, b in ((s.double(), w.double()) for s, w in zip(seen, wanted)):
         limit = RELATIVE_TOLERANCE * max(float(b.abs().max()), 1e-6)
         if a.shape != b.shape or not bool(((a - b).abs() <= limit).all()):
             raise UnsupportedGraphError(
                 f"{type(small).__name__}: the compact module does not compute what the masked one does",
                 "it is trained masked instead; the exported graph is compact all the same",
             )
-
-
-def _tensors(outputs: object) -> list[torch.Tensor]:
-    leaves, _ = torch.utils._pytree.tree_flatten(outputs)
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def _index(indices: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

@@ -21,13 +21,14 @@ import torch
 from numpy.typing import NDArray
 
 from edgeslim.atomic import write_text
-from edgeslim.bench import BenchResult, measure
+from edgeslim.bench import BenchResult, check_threads, measure
 from edgeslim.bench.report.html import Example, ReportData, render
 from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.exporter.channels import Coverage
 from edgeslim.exporter.export import export
 from edgeslim.runtime import Manifest, Session, load, read_bundle
 
+from .compact import shrink_state
 from .evaluate import FrameRunner, pad_to_multiple, score_frames
 from .outcome import Outcome, net_of, speedup_of
 from .progress import Progress
@@ -37,6 +38,7 @@ from .stages import Trained, train_and_prune
 from .workspace import Workspace, open_workspace
 
 EXAMPLES = 4
+REPORT = "report.html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +67,18 @@ def compress(recipe: Recipe, directory: Path, progress: Progress, command: str =
 
     command: what the user typed, for the report. Raises EdgeslimError for whatever can go wrong.
     """
+    check_threads(recipe.bench.threads)  # now rather than after an hour of training
     log = Notebook(progress=progress, notes=[])
     workspace = open_workspace(recipe, directory, log)
     trained = train_and_prune(workspace, log)
     # Only now: stages of another recipe in this directory have been refused by their keys.
     write_text(directory / "recipe.json", recipe.model_dump_json(indent=2) + "\n")
     bundles = export_both(workspace, trained, log)
-    manifests = [_score_bundle(workspace, bundle, log) for bundle in bundles]
+    manifests = [score_bundle(workspace, bundle, log) for bundle in bundles]
     result = _bench(recipe, bundles, log)
     if result.speedup is not None and result.speedup.low <= 1.0:
         log.note("the compact net is not measurably faster than the dense one on this machine")
-    report = directory / "report.html"
+    report = directory / REPORT
     data = ReportData(
         name=recipe.name,
         dense=manifests[0],
@@ -89,7 +92,7 @@ def compress(recipe: Recipe, directory: Path, progress: Progress, command: str =
     log.stage("report")
     html = render(data)
     write_text(report, html)
-    amend_bundle(bundles[1], files={"report.html": html.encode()})
+    amend_bundle(bundles[1], files={REPORT: html.encode()})
     write_text(directory / "bench.json", result.to_json())
     outcome = _outcome(recipe, trained, bundles, manifests, result, report, log)
     write_text(directory / "result.json", outcome.to_json())
@@ -135,9 +138,9 @@ def export_net(
 
 
 def _provenance(recipe: Recipe, net: PrunedModel) -> dict[str, str]:
-    """What the net came from, by SHA-256, and what made it, by version."""
+    """What the net came from, by SHA-256, and what made it, by version. Of the weights, those that are shipped."""
     weights = hashlib.sha256()
-    for name, tensor in sorted(net.module.state_dict().items()):
+    for name, tensor in sorted(shrink_state(net.module.state_dict(), net.plan).items()):
         weights.update(name.encode() + np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
     return {
         "recipe": hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
@@ -148,7 +151,7 @@ def _provenance(recipe: Recipe, net: PrunedModel) -> dict[str, str]:
     }
 
 
-def _score_bundle(workspace: Workspace, bundle: Path, progress: Progress) -> Manifest:
+def score_bundle(workspace: Workspace, bundle: Path, progress: Progress) -> Manifest:
     """Score a bundle on the test images as a camera would run it, and write the scores into it."""
     progress.stage(f"test {bundle.stem}")
     data = workspace.data

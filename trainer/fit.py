@@ -10,8 +10,10 @@ the step. So nothing random has to be saved: a run resumed from a checkpoint tak
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from edgeslim.errors import CheckpointError, TrainingError
+from edgeslim.errors import CheckpointError, TrainingError, first_line
 from edgeslim.exporter.plan import PruningPlan
 
 from .checkpoint import INDEX, Checkpoint, load_checkpoint, save_checkpoint
@@ -105,7 +107,7 @@ def fit(
     Raises TrainingError on a loss that is not finite, CheckpointError for a checkpoint of another run.
     """
     progress = progress or Silent()
-    fabric = Fabric(accelerator="auto", devices=1, precision=section.precision)
+    fabric = _fabric(section, name, progress)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = module.training
     if not training:  # as a pruned net comes, whose batch norms must follow its narrower layers
@@ -114,7 +116,8 @@ def fit(
     state, saved = FitState(), None
     if directory is not None and (directory.is_file() or (directory / INDEX).exists()):  # a file is refused
         saved = load_checkpoint(directory)
-        _restore(saved, directory, key, module, state)
+        _check_fit(saved, directory, key, module)
+        _restore(saved, directory, module, state)
     progress.stage(name, section.steps)
     if state.finished:
         _hand_back(module, state, training)
@@ -124,7 +127,8 @@ def fit(
         progress.note(f"{name}: continued at step {state.step}")
     wrapped, optimizer = fabric.setup(module, optimizer)
     if saved is not None:
-        _restore_optimizer(saved, optimizer)  # after the set-up: its tensors belong where the parameters are now
+        # After the set-up: its tensors belong where the parameters are now.
+        _restore_optimizer(saved, directory, optimizer)
     if teacher is not None:
         teacher.module.eval().to(fabric.device)
     loader = _loader(task, section, state.step, seed)
@@ -172,6 +176,16 @@ def learning_rate(section: FitSection, step: int) -> float:
         return section.lr * (step + 1) / (section.warmup_steps + 1)
     along = (step - section.warmup_steps) / max(section.steps - section.warmup_steps, 1)
     return section.lr * 0.5 * (1.0 + math.cos(math.pi * along))
+
+
+def _fabric(section: FitSection, name: str, progress: Progress) -> Fabric:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"You passed `Fabric\(accelerator='cpu', precision='16-mixed'")
+        fabric = Fabric(accelerator="auto", devices=1, precision=section.precision)
+    used = fabric.strategy.precision.precision
+    if used != section.precision:
+        progress.note(f"{name}: there is no {section.precision} on this machine, trained in {used}")
+    return fabric
 
 
 def _optimizer(module: nn.Module, section: FitSection) -> torch.optim.Optimizer:
@@ -244,13 +258,7 @@ def _save(
     )
 
 
-def _restore(
-    saved: Checkpoint,
-    path: Path,
-    key: str,
-    module: nn.Module,
-    state: FitState,
-) -> None:
+def _check_fit(saved: Checkpoint, path: Path | None, key: str, module: nn.Module) -> None:
     if saved.key != key:
         raise CheckpointError(
             f"{path} belongs to another run: its key is {saved.key[:12] or 'empty'}, this run's is {key[:12]}",
@@ -260,20 +268,36 @@ def _restore(
     for name in sorted(set(own) | set(seen)):
         if name not in own or name not in seen or own[name].shape != seen[name].shape:
             raise CheckpointError(f"{path}: {name} does not fit this model", "give another --out, or --fresh")
-    state.step, state.finished, state.best = saved.step, saved.finished, dict(saved.model)
-    state.best_step, state.stale = int(saved.numbers["best_step"]), int(saved.numbers["stale"])
-    for prefix, scores in (("best.", state.best_scores), ("now.", state.scores)):
-        scores.update((n.removeprefix(prefix), v) for n, v in saved.numbers.items() if n.startswith(prefix))
-    if not saved.finished:
-        module.load_state_dict(saved.parts["current"])
 
 
-def _restore_optimizer(saved: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+def _restore(saved: Checkpoint, path: Path | None, module: nn.Module, state: FitState) -> None:
+    with _whole(path):
+        state.step, state.finished, state.best = saved.step, saved.finished, dict(saved.model)
+        state.best_step, state.stale = int(saved.numbers["best_step"]), int(saved.numbers["stale"])
+        for prefix, scores in (("best.", state.best_scores), ("now.", state.scores)):
+            scores.update((n.removeprefix(prefix), v) for n, v in saved.numbers.items() if n.startswith(prefix))
+        if not saved.finished:
+            module.load_state_dict(saved.parts["current"])
+
+
+def _restore_optimizer(saved: Checkpoint, path: Path | None, optimizer: torch.optim.Optimizer) -> None:
     entries: dict[int, dict[str, Any]] = {}
-    for name, tensor in saved.parts["optimizer"].items():
-        index, _, entry = name.partition(".")
-        entries.setdefault(int(index), {})[entry] = tensor
-    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    with _whole(path):
+        for name, tensor in saved.parts["optimizer"].items():
+            index, _, entry = name.partition(".")
+            entries.setdefault(int(index), {})[entry] = tensor
+        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@contextmanager
+def _whole(path: Path | None) -> Iterator[None]:
+    """Entries that are missing or senseless: the hashes hold, so somebody has edited the checkpoint's index."""
+    try:
+        yield
+    except (KeyError, ValueError, OverflowError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is incomplete: {first_line(error)}", "give another --out, or --fresh to start over"
+        ) from error
 
 
 def _hand_back(module: nn.Module, state: FitState, training: bool) -> None:

@@ -7,7 +7,6 @@ into dense shapes) and what is exported.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Collection, Mapping
 
@@ -15,15 +14,15 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from edgeslim.errors import UnsupportedGraphError
-from edgeslim.exporter.certificate import Runner
+from edgeslim.errors import UnsupportedGraphError, first_line
+from edgeslim.exporter.certificate import References
 from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
 from edgeslim.exporter.channels.coverage import coverage
 from edgeslim.exporter.plan import PruningPlan, cut_of_plan, plan_from_cut
 from edgeslim.exporter.trace import runner_from_module, trace
 from edgeslim.exporter.weights import with_weights
 
-from .compact import compact_module, expand_state, hold_masks
+from .compact import compact_module, expand_state, hold_masks, with_tied_names
 
 
 class PrunedModel:
@@ -40,8 +39,14 @@ class PrunedModel:
 
     @classmethod
     def from_module(cls, module: nn.Module, example: torch.Tensor) -> PrunedModel:
-        """Trace and analyse a copy of `module`. Raises UnsupportedGraphError if it cannot be run or traced."""
-        module = copy.deepcopy(module).eval()
+        """Trace and analyse a copy of `module`. Raises UnsupportedGraphError if it cannot be copied, run or traced."""
+        try:
+            module = copy.deepcopy(module).eval()
+        except Exception as error:  # a module may hold anything
+            raise UnsupportedGraphError(
+                f"{type(module).__name__} cannot be copied: {first_line(error)}",
+                "if it uses torch.nn.utils.weight_norm or spectral_norm, call their remove_... functions first",
+            ) from error
         return cls(module, example, analyze(trace(module, example), set(module.state_dict())))
 
     @property
@@ -86,8 +91,8 @@ class PrunedModel:
         module = self.module
         self._dense_state = {name: t.detach().clone() for name, t in module.state_dict().items()}
         self._compact = None
-        self.plan = plan
-        hold_masks(module, plan)
+        self.plan = with_tied_names(plan, module)
+        hold_masks(module, self.plan)
 
     def apply_cut(self, cut: Collection[int]) -> None:
         """Cut the units with these labels (all of them, not only the new ones). Raises PlanError."""
@@ -109,12 +114,12 @@ class PrunedModel:
         """Set the masked weights of `module` to zero again, after an optimiser step has moved them."""
         hold_masks(self._masked, self.plan)
 
-    def references(self) -> Mapping[str, Runner]:
-        """The torch forms that an export must equal, the masked net first."""
-        forms = {"masked torch": runner_from_module(self.module)}
-        # A class that hard-codes its widths has no compact form, and its certificate one row less.
-        with contextlib.suppress(UnsupportedGraphError):
+    def references(self) -> References:
+        """The torch forms that an export must equal; a class that hard-codes its widths has no compact one."""
+        masked, form = runner_from_module(self.module), "compact torch"
+        try:
             # Not self.compact(): from then on `module` would show held masks, also where training did not hold them.
             compact = self._compact or compact_module(self._masked, self.plan, self._example)
-            forms["compact torch"] = runner_from_module(compact)
-        return forms
+        except UnsupportedGraphError as error:
+            return References(masked=masked, missing={form: error.message})
+        return References(masked=masked, others={form: runner_from_module(compact)})

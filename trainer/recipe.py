@@ -1,23 +1,14 @@
-"""The recipe: one YAML file says everything that a run depends on.
+"""The sections of a recipe: everything that a run depends on, and what each value may be.
 
-Strict at the edge: an unknown key, a wrong type or an impossible value is one line that names the YAML path.
-Every section is frozen; a run stores its recipe as resolved JSON, so that what was asked can be read back.
+Every section is frozen and strict. `recipe_file` reads recipes from YAML and words what is wrong with them.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
-import re
-import typing
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
-
-from edgeslim.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -271,137 +262,3 @@ class Recipe(Section):
     finetune: FinetuneSection
     export: ExportSection = ExportSection()
     bench: BenchSection = BenchSection()
-
-
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply `key.path=value` overrides (values are YAML).
-
-    Raises ConfigError that names the file and the YAML path of the first mistakes.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error}", "give the path of a YAML file") from error
-    data = _parse_yaml(text, str(path))
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping, this is {_kind(data)}", "see recipes/ for examples")
-    for override in overrides:
-        _apply_override(data, override)
-    return parse_recipe(data, str(path))
-
-
-def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Check a recipe given as a mapping. Raises ConfigError naming every wrong YAML path."""
-    try:
-        # JSON mode: strict about types, yet a YAML list may become a tuple and a string a Path.
-        return Recipe.model_validate_json(json.dumps(data))
-    except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
-        raise ConfigError(f"{where}: " + "; ".join(lines), "correct the keys named above") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-3` as text; recipes mean the number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _parse_yaml(text: str, where: str) -> object:
-    try:
-        return _plain(yaml.load(text, Loader=_Loader))
-    except (yaml.YAMLError, RecursionError) as error:  # an anchor may contain itself
-        raise ConfigError(f"{where} is not YAML: {error}", "check indentation and quotes") from error
-
-
-def _plain(value: object) -> object:
-    """Dates are the one YAML scalar without a JSON form: keep their text."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, (datetime.date, bytes, set)) else value
-
-
-def _apply_override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"override {override!r} is not key.path=value", "for example --set train.lr=0.001")
-    target = data
-    for depth, part in enumerate(parts[:-1]):
-        below = target.setdefault(part, {})
-        if not isinstance(below, dict):
-            place = ".".join(parts[: depth + 1])
-            raise ConfigError(f"override {override!r}: {place} is {_kind(below)}, not a section", "check the path")
-        target = below
-    target[parts[-1]] = _parse_yaml(text, f"override {override!r}")
-
-
-def _describe(problem: Any) -> str:
-    path = _yaml_path(problem["loc"]) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        return f"{path}: unknown key"
-    if problem["type"] == "missing":
-        return f"{path}: missing"
-    if problem["type"] == "union_tag_not_found":
-        return f"{path}.name: missing"
-    if problem["type"] == "union_tag_invalid":
-        seen, known = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
-        return f"{path}.name: {seen!r} is not one of {known}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = problem["input"]
-    seen = "" if isinstance(shown, (dict, list)) else f" (got {shown!r})"
-    return f"{path}: {message}{seen}"
-
-
-def _yaml_path(loc: Sequence[str | int]) -> str:
-    """pydantic's location as the path in the YAML file.
-
-    Inside a section chosen by its `name`, pydantic puts that name into the location (`data.stare.root`); it is
-    found by walking down the annotations beside the location, and left out.
-    """
-    parts: list[str] = []
-    kind: object = Recipe
-    for part in loc:
-        chosen = _choices(kind).get(str(part))
-        if chosen is not None:
-            kind = chosen
-            continue
-        parts.append(str(part))
-        kind = _inside(kind, part)
-    return ".".join(parts)
-
-
-def _choices(kind: object) -> dict[str, type[Section]]:
-    """The sections of a union of named sections, by the name that selects them; empty for all else."""
-    members = [m for m in typing.get_args(_bare(kind)) if isinstance(m, type) and issubclass(m, Section)]
-    if len(members) < 2:
-        return {}
-    return {tag: m for m in members for tag in typing.get_args(m.model_fields["name"].annotation)}
-
-
-def _inside(kind: object, part: str | int) -> object:
-    """The annotation of field or item `part` of `kind`; None where it is not known."""
-    kind = _bare(kind)
-    if isinstance(kind, type) and issubclass(kind, Section):
-        field = kind.model_fields.get(str(part))
-        return field.annotation if field else None
-    arguments = typing.get_args(kind)
-    return arguments[0] if arguments and isinstance(part, int) else None
-
-
-def _bare(kind: object) -> object:
-    """Take off `Annotated[...]` and `... | None`."""
-    if typing.get_origin(kind) is Annotated:
-        return _bare(typing.get_args(kind)[0])
-    options = [a for a in typing.get_args(kind) if a is not type(None)]
-    is_optional = len(options) == 1 and len(typing.get_args(kind)) == 2
-    return _bare(options[0]) if is_optional else kind
-
-
-def _kind(value: object) -> str:
-    return "empty" if value is None else f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Export a finished run again, from its checkpoints: another form, the same weights."""
+"""Export a finished run again, from its checkpoints: another form, the same weights, scored anew."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ from pathlib import Path
 
 import torch
 
-from edgeslim.errors import CheckpointError, UnsupportedGraphError
+from edgeslim.errors import BundleError, CheckpointError, UnsupportedGraphError
+from edgeslim.exporter.bundle import amend_bundle
+from edgeslim.runtime import Manifest, read_bundle
 
 from .checkpoint import load_checkpoint
-from .compress import export_net
+from .compress import REPORT, export_net, score_bundle
 from .progress import Progress
 from .pruned import PrunedModel
-from .recipe import parse_recipe
+from .recipe_file import parse_recipe
 from .workspace import open_workspace
 
 
 def export_run(
     run: Path, bundle: Path, progress: Progress, *, dense: bool = False, archive: bool = False, simplify: bool = True
 ) -> Path:
-    """Write `bundle` from the checkpoints in `run`. Raises CheckpointError if the run has not come so far."""
-    path = run / "recipe.json"
-    if not path.is_file():
+    """Write `bundle` from the checkpoints in `run`. Raises CheckpointError if the run has not come so far.
+
+    If it has the same model as the bundle that the run measured, it also carries the run's report.
+    """
+    recipe_file = run / "recipe.json"
+    if not recipe_file.is_file():
         raise CheckpointError(f"{run} is no run: it has no recipe.json", "make one with `edgeslim compress`")
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(recipe_file.read_text())
         data["export"]["simplify"] = simplify
     except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged: {error!r}", "run `edgeslim compress` on the recipe again") from error
-    workspace = open_workspace(parse_recipe(data, str(path)), run, progress)
+        raise CheckpointError(
+            f"{recipe_file} is damaged: {error!r}", "run `edgeslim compress` on the recipe again"
+        ) from error
+    workspace = open_workspace(parse_recipe(data, str(recipe_file)), run, progress)
     module = workspace.fresh_module()
     start = load_checkpoint(workspace.stage("dense"))
     if start.key != workspace.key():
@@ -48,4 +55,20 @@ def export_run(
             net.compact().load_state_dict(final.model)
         except UnsupportedGraphError:  # the class hard-codes its widths, so it was trained masked
             net.load_dense_state(final.model)
-    return export_net(workspace, net, "dense" if dense else "compact", progress, bundle, archive)
+    kind = "dense" if dense else "compact"
+    path = export_net(workspace, net, kind, progress, bundle, archive)
+    manifest = score_bundle(workspace, path, progress)
+    report = _report(run / f"{kind}.bundle", manifest)
+    if report is not None:
+        amend_bundle(path, files={REPORT: report})
+    return path
+
+
+def _report(measured: Path, manifest: Manifest) -> bytes | None:
+    """The report in the run's own bundle, if that is intact and its model is the one of `manifest`."""
+    try:
+        bundle = read_bundle(measured)
+    except BundleError:
+        return None
+    same = bundle.manifest.files[bundle.manifest.model] == manifest.files[manifest.model]
+    return bundle.files.get(REPORT) if same else None

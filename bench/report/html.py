@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jinja2
 from markupsafe import Markup
 
-from edgeslim.runtime.certificate import Stage
+from edgeslim.runtime.certificate import Certificate, Stage
 from edgeslim.runtime.manifest import LayerCoverage, Manifest, TensorSpec
 
 from ..result import BenchResult, Machine, Settings, Side, Speedup
@@ -64,7 +64,7 @@ def render(data: ReportData) -> str:
         "plots": _plots(data),
         "stages": _stage_scores(data.stages),
         "gallery": gallery(data.examples[:MOST_EXAMPLES], data.compact.classes) if data.examples else None,
-        "certificates": [(title, _proof_rows(stages)) for title, stages in _certificates(data)],
+        "certificates": [(title, _proof_rows(c.stages), c.missing.items()) for title, c in _certificates(data)],
         "coverage": [_coverage_row(layer) for layer in coverage],
         "coverage_summary": _coverage_summary(coverage),
         "command": data.command,
@@ -89,13 +89,14 @@ def _template() -> jinja2.Template:
     return environment.get_template("template.html.j2")
 
 
-def _certificates(data: ReportData) -> list[tuple[str, Sequence[Stage]]]:
-    """Title and stages of each net. The compact one's even if it holds nothing, for that must be seen."""
-    found: list[tuple[str, Sequence[Stage]]] = []
-    for name, stages in (("Compact", data.compact.certificate.stages), ("Dense", data.dense.certificate.stages)):
-        if stages or name == "Compact":
-            references = {stage.reference for stage in stages}
-            found.append((f"{name} net" + (f", against {references.pop()}" if len(references) == 1 else ""), stages))
+def _certificates(data: ReportData) -> list[tuple[str, Certificate]]:
+    """Title and certificate of each net. The compact one's even if it holds nothing, for that must be seen."""
+    found: list[tuple[str, Certificate]] = []
+    for name, certificate in (("Compact", data.compact.certificate), ("Dense", data.dense.certificate)):
+        if certificate.stages or name == "Compact":
+            references = {stage.reference for stage in certificate.stages}
+            against = f", against {references.pop()}" if len(references) == 1 else ""
+            found.append((f"{name} net{against}", certificate))
     return found
 
 

@@ -13,7 +13,7 @@ import typer.main
 import yaml
 
 from edgeslim.cli.app import app
-from edgeslim.trainer.recipe import parse_recipe
+from edgeslim.trainer.recipe_file import parse_recipe
 
 from .tiny import run_edgeslim, write_pictures
 

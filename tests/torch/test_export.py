@@ -32,7 +32,7 @@ from edgeslim.trainer.compress import export_net
 from edgeslim.trainer.models.unet import UNet
 from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
-from edgeslim.trainer.recipe import parse_recipe
+from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.reexport import export_run
 from edgeslim.trainer.stages import train_and_prune
 from edgeslim.trainer.workspace import open_workspace

@@ -22,7 +22,8 @@ from edgeslim.trainer.distill import dense_teacher
 from edgeslim.trainer.fit import FitResult, Task, fit, learning_rate
 from edgeslim.trainer.progress import Progress, Silent
 from edgeslim.trainer.pruned import PrunedModel
-from edgeslim.trainer.recipe import DistillSection, EarlyStop, FitSection, Recipe, parse_recipe
+from edgeslim.trainer.recipe import DistillSection, EarlyStop, FitSection, Recipe
+from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.regularizers import L0, kernels
 from edgeslim.trainer.workspace import Workspace, open_workspace
 
@@ -170,7 +171,7 @@ import os, pathlib, signal, sys
 import torch
 from edgeslim.trainer.fit import fit
 from edgeslim.trainer.progress import Silent
-from edgeslim.trainer.recipe import parse_recipe
+from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.workspace import open_workspace
 
 torch.set_num_threads(1)

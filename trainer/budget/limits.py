@@ -1,8 +1,16 @@
-"""Which widths a family may have: multiples of the device's step, never below a minimum."""
+"""Which widths a family may have: multiples of the device's step, never below a minimum.
+
+Limits are given in channels. A unit may be more than one: in a grouped convolution, index j of every group. A family's
+channels per unit are those of its narrowest producer; a wider one that goes along, such as a depthwise convolution
+with a multiplier, then has a multiple of an allowed width.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from edgeslim.exporter.channels.analyze import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,6 +19,11 @@ class WidthLimits:
 
     multiple: int = 8
     minimum: int = 8
+
+    def in_units(self, family: Family) -> WidthLimits:
+        """The same limits, counted in units of this family."""
+        each = min(len(m.indices) for m in family.units[0].members if m.masked)
+        return WidthLimits(multiple=self.multiple // math.gcd(self.multiple, each), minimum=-(-self.minimum // each))
 
     def round_up(self, width: float, whole: int) -> int:
         """The nearest allowed width at or above `width` of a family that is `whole` wide."""

@@ -34,7 +34,7 @@ class Macs:
     def select(self, channels: ChannelMap, scores: NDArray[np.float64], share: float = 1.0) -> frozenset[int]:
         """Labels of the units to cut when `share` in (0, 1] of the way to the budget is to be gone.
 
-        scores: (units,) in the order of `units(channels)`.
+        scores: (units,) in the order of `units(channels)`; a unit of infinite score stays.
         Raises BudgetError if the narrowest allowed net still needs more.
         """
         sizes = {name: list(v.shape.numpy()) for name, v in channels.model.graph.initializers.items() if v.shape}
@@ -42,22 +42,26 @@ class Macs:
         target = self.keep**share * dense
         ranked = _ranked(channels, scores)
         widths = [family.width for family in channels.families]
+        limits = [self.limits.in_units(family) for family in channels.families]
         while (now := self._count(sizes)) > target:
             best: tuple[float, int, int] | None = None
             for index, family in enumerate(channels.families):
-                width = self.limits.next_below(widths[index])
+                width = limits[index].next_below(widths[index])
                 if width is None:
                     continue
                 lost = float(ranked[index][1][family.width - widths[index] : family.width - width].sum())
+                if np.isposinf(lost):  # what nobody could score stays
+                    continue
                 leaving = _between(family, ranked[index][0], widths[index], width)
                 saved = now - self._count(_narrowed(sizes, leaving))
                 if saved > 0 and (best is None or lost / saved < best[0]):
                     best = (lost / saved, index, width)
             if best is None:
                 raise BudgetError(
-                    f"{self.keep:.3g} of the MACs cannot be reached: with every family at its narrowest width "
-                    f"{now / dense:.3g} are left",
-                    "raise prune.budget.keep, or lower prune.min_width or prune.width_multiple",
+                    f"{self.keep:.3g} of the dense net's MACs cannot be reached: with every family at its narrowest "
+                    f"allowed width {now / dense:.3g} of them are left",
+                    f"ask for more than {now / dense:.3g} (budget.keep, target), or allow narrower widths "
+                    "(min_width, width_multiple)",
                 )
             _, index, width = best
             leaving = _between(channels.families[index], ranked[index][0], widths[index], width)
@@ -74,11 +78,11 @@ class Macs:
 
 
 def _ranked(channels: ChannelMap, scores: NDArray[np.float64]) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Per family the positions of its units, lowest score first, and those scores (infinities made finite)."""
-    finite = np.nan_to_num(scores, posinf=1e12, neginf=-1e12)
+    """Per family the positions of its units, lowest score first, and those scores (what is gone already: very low)."""
+    bounded = np.maximum(scores, -1e12)
     ranked, start = [], 0
     for family in channels.families:
-        own = finite[start : start + family.width]
+        own = bounded[start : start + family.width]
         start += family.width
         order = np.argsort(own, kind="stable")
         ranked.append((order, own[order]))

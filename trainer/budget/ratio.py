@@ -30,7 +30,7 @@ class Ratio:
         for family in channels.families:
             own = scores[start : start + family.width]
             start += family.width
-            kept = self.limits.round_up(keep * family.width, family.width)
+            kept = self.limits.in_units(family).round_up(keep * family.width, family.width)
             kept = max(kept, int(np.isposinf(own).sum()))  # what nobody could score stays
             lowest = np.argsort(own, kind="stable")[: family.width - kept]
             cut.update(family.units[i].label for i in lowest.tolist())

@@ -26,13 +26,12 @@ def prune_iteratively(
     images: NDArray[np.float32],
     rounds: int,
     recover: Callable[[PrunedModel, int], None] | None = None,
-    first: int = 1,
 ) -> None:
-    """Cut `net` down to its budget in rounds `first` .. `rounds`, with `recover(net, round)` after all but the last.
+    """Cut `net` down to its budget in rounds 1 .. `rounds`, with `recover(net, round)` after all but the last.
 
     images: (N, C, H, W) float32, normalised, for criteria that look at feature maps.
     """
-    for number in range(first, rounds + 1):
+    for number in range(1, rounds + 1):
         scores = criterion.score(net, images)
         # What is gone stays gone: a dead unit scores lowest of all.
         gone = net.cut

@@ -28,8 +28,6 @@ def resize(node: ir.Node, channels: Channels) -> str | None:
     """Interpolates space: the channel axis must keep its length, given as scale 1 or as its own size."""
     x = operand(node, 0)
     axes = channels.axes(x)
-    if not channels.labelled(x):
-        return None
     if "axes" in node.attributes:
         resized = {a % len(axes) for a in node.attributes["axes"].as_ints()}
         if any(axes[a] is not None for a in resized):
@@ -42,7 +40,7 @@ def resize(node: ir.Node, channels: Channels) -> str | None:
         else:
             target = entries(node, 3, channels)
             if target is None:
-                return "output size unknown"
+                return "output size unknown" if channels.labelled(x) else None
             problem = check_entries(node, target, axes, channels)
             if problem:
                 return problem

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from typing import Annotated
+
 import typer
 
 from . import bench, compress, doctor, export, inspect, train
+from .screen import out
 
 app = typer.Typer(
     name="edgeslim",
@@ -13,5 +17,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"edgeslim {importlib.metadata.version('edgeslim')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the verb."""
+
+
 for _module in (compress, train, export, bench, inspect, doctor):
     app.command(name=_module.__name__.rpartition(".")[2])(_module.run)

@@ -20,7 +20,7 @@ def run(
     Stages that an earlier run of the same recipe finished in --out are reused.
     """
     from edgeslim.trainer.compress import compress
-    from edgeslim.trainer.recipe import load_recipe
+    from edgeslim.trainer.recipe_file import load_recipe
 
     parsed = load_recipe(recipe, set_ or ())
     command = shlex.join(["edgeslim", *sys.argv[1:]])

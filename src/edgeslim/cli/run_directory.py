@@ -1,10 +1,15 @@
-"""The directory of a run: made, reused, or emptied on request, and never somebody's other folder."""
+"""The directory of a run: made, reused, or emptied on request, and never somebody's other folder.
+
+One process at a time works in it. Whoever holds the lock may remove the drafts that a killed run left behind.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgeslim.errors import ConfigError
@@ -13,14 +18,16 @@ OURS = frozenset(
     {"bench.json", "compact.bundle", "dense.bundle", "recipe.json", "report.html", "result.json", "stages"}
 )
 """What a run consists of; a folder with anything else in it is somebody's, and never emptied."""
+LOCK = ".lock"
 
 
 @contextmanager
 def run_directory(path: Path, fresh: bool) -> Iterator[Path]:
-    """The run's directory, made if it is not there; with `fresh` without what an earlier run left.
+    """The run's directory, made if it is not there and locked; with `fresh` without what an earlier run left.
 
     If the block fails before anything was written, a directory made here is removed again.
-    Raises ConfigError for a file, for a folder that is no run, and for one that cannot be made.
+    Raises ConfigError for a file, for a folder that is no run or that another process works in, and for one that
+    cannot be made.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path} is a file", "give a folder")
@@ -29,20 +36,54 @@ def run_directory(path: Path, fresh: bool) -> Iterator[Path]:
         raise ConfigError(f"--out {path} holds {foreign[0]}, which is no part of a run", "give an empty or new folder")
     made = not path.exists()
     try:
-        if fresh and path.is_dir():
-            shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be made: {error.strerror}", "give another folder") from error
     try:
+        _take(lock, path)
+        for entry in list(path.iterdir()):
+            if entry.name != LOCK and (fresh or _is_draft(entry.name)):
+                _remove(entry)
+        for entry in list((path / "stages").glob(".*.*")):  # a stage's checkpoint, half written
+            if _is_draft(entry.name):
+                _remove(entry)
         yield path
     except BaseException:
-        if made:
-            with suppress(OSError):
-                path.rmdir()  # succeeds only while it is empty
+        if [entry.name for entry in path.iterdir()] == [LOCK]:
+            (path / LOCK).unlink()
+            if made:
+                path.rmdir()
         raise
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"--out {path} is in use: another edgeslim works in it", "wait for it, or give another folder"
+        ) from error
+    except OSError as error:  # some network file systems have no locks
+        raise ConfigError(
+            f"--out {path} cannot be locked: {error.strerror}", "give a folder on a local disk"
+        ) from error
 
 
 def _is_ours(name: str) -> bool:
-    """A part of a run, or the draft of one that a killed run left behind."""
-    return name in OURS or name.startswith(tuple(f".{part}." for part in OURS))
+    """A part of a run, or what `edgeslim.atomic` puts beside one while it is written."""
+    return name in OURS or name == LOCK or name.startswith(tuple(f".{part}." for part in OURS))
+
+
+def _is_draft(name: str) -> bool:
+    """Half-written, for nobody writes while we hold the lock. A parked `.old` may be the only copy there is."""
+    return name.startswith(".") and name != LOCK and not name.endswith(".old")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -72,6 +72,8 @@ def certificate_table(certificate: Certificate) -> Table:
         verdict = Text("passed", "green") if stage.passed else Text("FAILED", "bold red")
         cells = (stage.name, stage.inputs, _error(stage.max_abs), _error(stage.max_rel), allowed)
         table.add_row(*(Text(cell) for cell in cells), verdict)
+    for form, reason in certificate.missing.items():
+        table.add_row(Text(form), Text(f"not there: {reason}"), "", "", "", Text("-", "yellow"))
     return table
 
 
@@ -95,7 +97,8 @@ def certificate_line(certificate: Certificate) -> str:
         return "certificate FAILED"
     worst = max((s.max_abs or 0.0) / s.atol if s.atol else 0.0 for s in certificate.stages)
     stages = len(certificate.stages)
-    return f"certificate passed: {stages} comparisons with the masked net, largest error {worst:.1%} of the tolerance"
+    line = f"certificate passed: {stages} comparisons with the masked net, largest error {worst:.1%} of the tolerance"
+    return line + "".join(f"; no {form}: {reason}" for form, reason in certificate.missing.items())
 
 
 def _figures(dense: Net, compact: Net) -> Iterable[tuple[str, str, float | None, float | None]]:

@@ -14,7 +14,7 @@ def run(
     recipe: RecipeFile, set_: Overrides = None, out_: RunDirectory = None, fresh: Fresh = False, json: Json = False
 ) -> None:
     """Train the dense net of RECIPE; a later `compress` with the same --out continues from it."""
-    from edgeslim.trainer.recipe import load_recipe
+    from edgeslim.trainer.recipe_file import load_recipe
     from edgeslim.trainer.stages import train_dense
     from edgeslim.trainer.workspace import open_workspace
 
