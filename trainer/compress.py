@@ -30,7 +30,7 @@ from edgeslim.runtime import Manifest, Session, load, read_bundle
 
 from .compact import shrink_state
 from .evaluate import FrameRunner, pad_to_multiple, score_frames
-from .outcome import Outcome, net_of, speedup_of
+from .outcome import Outcome, net_of
 from .progress import Progress
 from .pruned import PrunedModel
 from .recipe import Recipe
@@ -222,7 +222,7 @@ def _outcome(
         name=recipe.name,
         dense=net_of(dense, result.against or result.subject, str(bundles[0])),
         compact=net_of(compact, result.subject, str(bundles[1])),
-        speedup=speedup_of(result),
+        speedup=result.speedup,
         certificate=compact.certificate,
         coverage=compact.coverage,
         coverage_summary=Coverage(compact.coverage).summary,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeslim.bench.result import BenchResult, Side
+from edgeslim.bench.result import Side, Speedup
 from edgeslim.runtime.certificate import Certificate
 from edgeslim.runtime.manifest import LayerCoverage, Manifest
 from edgeslim.schema import dumps
@@ -38,15 +38,6 @@ class Net:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpeedupRatio:
-    """Dense latency / compact latency, medians, with a bootstrap interval (95 %)."""
-
-    ratio: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a run produced. stages: training stage -> scores on the validation images."""
 
@@ -54,7 +45,7 @@ class Outcome:
     name: str
     dense: Net
     compact: Net
-    speedup: SpeedupRatio | None
+    speedup: Speedup | None
     certificate: Certificate
     coverage: tuple[LayerCoverage, ...]
     coverage_summary: str
@@ -82,9 +73,3 @@ def net_of(manifest: Manifest, side: Side, bundle: str) -> Net:
         peak_memory_bytes=side.memory.peak_rss_bytes,
         bundle=bundle,
     )
-
-
-def speedup_of(result: BenchResult) -> SpeedupRatio | None:
-    """The speed-up without its bookkeeping."""
-    found = result.speedup
-    return None if found is None else SpeedupRatio(ratio=found.ratio, low=found.low, high=found.high)

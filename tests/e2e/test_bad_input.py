@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -163,7 +164,7 @@ def test_a_recipe_that_asks_for_the_impossible(override: str, words: str, tmp_pa
 def test_a_budget_that_cannot_be_met_is_a_failed_check(tmp_path: Path, cli: Cli) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml")
     done = cli("compress", recipe, "--set", "prune.budget.keep=0.001", "--out", tmp_path / "run")
-    refused(done, "0.001 of the MACs cannot be reached", code=3)
+    refused(done, "0.001 of the dense net's MACs cannot be reached", code=3)
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path, cli: Cli) -> None:
@@ -181,6 +182,27 @@ def test_an_output_that_is_somebody_elses_folder(tmp_path: Path, cli: Cli) -> No
         assert left_behind(tmp_path / "thesis") == [name]
         (tmp_path / "thesis" / name).unlink()
     refused(cli("compress", recipe, "--out", recipe), "is a file")
+
+
+def test_a_run_that_another_process_works_on(run_copy: Path, finished: Run, cli: Cli) -> None:
+    before = left_behind(run_copy)
+    with (run_copy / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for verb in ("compress", "train"):
+            refused(cli(verb, finished.recipe, "--out", run_copy, "--fresh"), "another edgeslim works in it")
+        assert left_behind(run_copy) == sorted([*before, ".lock"])
+    done = cli("train", finished.recipe, "--out", run_copy)
+    assert done.returncode == 0, done.stderr
+    assert left_behind(run_copy) == before
+
+
+def test_more_threads_than_cores(tmp_path: Path, finished: Run, cli: Cli) -> None:
+    refused(
+        cli("compress", finished.recipe, "--set", "bench.threads=100000", "--out", tmp_path / "run"),
+        "threads is 100000; this machine has",
+    )
+    assert not (tmp_path / "run").exists()
+    refused(cli("bench", finished.outcome["bundle"], "--threads", "100000"), "threads is 100000; this machine has")
 
 
 # --- model ----------------------------------------------------------------------------------------------------
@@ -248,6 +270,35 @@ def test_a_disk_that_is_full_leaves_the_old_files(finished: Run, run_copy: Path,
     after = read_bundle(run_copy / "compact.bundle")
     assert after.files == before.files
     assert left_behind(run_copy) == left_behind(finished.directory)
+
+
+def test_a_disk_that_fills_up_at_the_very_end(finished: Run, run_copy: Path, cli: Cli) -> None:
+    """Just too small for the report, the largest file of the run and the last but two."""
+    sizes = {path: path.stat().st_size for path in run_copy.rglob("*") if path.is_file()}
+    report = sizes.pop(run_copy / "report.html")
+    rest = max(size for path, size in sizes.items() if path.name != "report.html")
+    assert report > 1.2 * rest
+    before = [(run_copy / name).read_bytes() for name in ("report.html", "result.json", "bench.json")]
+    refused(
+        cli("compress", finished.recipe, "--out", run_copy, file_bytes=(report + rest) // 2),
+        "cannot be written: File too large",
+    )
+    assert [(run_copy / name).read_bytes() for name in ("report.html", "result.json", "bench.json")] == before
+    assert read_bundle(run_copy / "compact.bundle").manifest.certificate.passed
+    assert not [name for name in left_behind(run_copy) if name.startswith(".")]
+
+
+def test_what_a_killed_write_left_is_swept_up(finished: Run, run_copy: Path, cli: Cli) -> None:
+    parked = run_copy / ".compact.bundle.old"  # may be the only copy
+    for draft in (run_copy / ".compact.bundle.x1y2", run_copy / "stages" / ".final.x1y2", parked):
+        draft.mkdir()
+        (draft / "half").write_text("written")
+    (run_copy / ".report.html.x1y2").write_text("<html>")
+    done = cli("train", finished.recipe, "--out", run_copy)
+    assert done.returncode == 0, done.stderr
+    assert left_behind(run_copy) == sorted(
+        [*left_behind(finished.directory), ".compact.bundle.old", ".compact.bundle.old/half"]
+    )
 
 
 # --- bundles --------------------------------------------------------------------------------------------------

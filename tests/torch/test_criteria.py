@@ -193,6 +193,27 @@ def test_every_kind_of_layer_is_scored(net: nn.Module) -> None:
     assert np.isfinite(criterion("l1").score(model, IMAGES)).all()
 
 
+def test_a_net_of_signals_is_scored() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 6, 3), nn.ReLU(), nn.Conv1d(6, 2, 1))
+    model = PrunedModel.from_module(net, torch.randn(1, 3, 16))
+    scores = criterion("ln_norm").score(model, IMAGES[:, :, 0])
+    assert len(scores) == 14 and np.isfinite(scores).all() and (scores >= 0).all()
+
+
+def test_channels_that_come_last_are_told_from_positions() -> None:
+    """A linear layer on (N, H, W, C): its feature map has the channels on its last axis."""
+    torch.manual_seed(0)
+    model = PrunedModel.from_module(nets.randomized(nets.ChannelsLast()), torch.randn(1, 3, 16, 16))
+    maps = find_feature_maps(model.channels)
+    last = next(m for m in maps if m.axis == 3)
+    (arrays, *_) = run_feature_maps(model.graph, maps, IMAGES)
+    seen = arrays[maps.index(last)]
+    assert seen.shape == (len(last.ids), 256)
+    sizes = {m.axis: a.shape for m, a in zip(maps, arrays)}
+    assert set(sizes) == {1, 3}
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_the_mean_over_units_counts_what_was_seen(plain: PrunedModel, data: st.DataObject) -> None:

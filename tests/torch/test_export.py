@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -435,9 +436,64 @@ def test_a_net_that_is_not_finite_is_not_shipped(tmp_path: Path) -> None:
     net = pruned()
     with torch.no_grad():
         net.module.get_parameter("head.bias")[0] = float("nan")
-    with pytest.raises(CertificateError, match="not finite"):
+    with pytest.raises(CertificateError, match="masked torch itself gives values that are not finite") as caught:
         export_function(net, tmp_path / "net.bundle")
+    assert "weights" in caught.value.hint
     assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mean": (0.5, 0.5)}, "must be three finite numbers each"),
+        ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
+        ({"mean": (float("nan"), 0.0, 0.0)}, "must be three finite numbers each"),
+        ({"size": (30, 32), "size_multiple": 4}, "frames of 30 x 32 do not fit size_multiple 4"),
+        ({"size_multiple": 0}, "do not fit size_multiple 0"),
+        ({"frames": [np.zeros((32, 32, 3), np.float32)]}, r"a frame of float32 \(32, 32, 3\)"),
+        ({"frames": [np.zeros((32, 32), np.uint8)]}, r"a frame of uint8 \(32, 32\)"),
+        ({"metrics": {"dice": float("nan")}}, "metric dice is nan"),
+        ({"files": {"plan.json": b"{}"}}, "plan.json is written by export"),
+        ({"files": {"golden.npz": b""}}, "golden.npz is written by export"),
+        ({"files": {"../report.html": b""}}, "no plain path inside a bundle"),
+    ],
+)
+def test_an_argument_that_is_wrong(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ExportError, match=said):
+        export_function(pruned(), tmp_path / "net.bundle", **options)
+    assert left_over(tmp_path) == []
+
+
+def test_only_image_nets_are_shipped(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="was given a UNet") as caught:
+        export_function(built("unet"), tmp_path / "net.bundle")  # type: ignore[arg-type]
+    assert "prune()" in caught.value.hint
+    line = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 2, 1))
+    with pytest.raises(ExportError, match=r"was traced on \(1, 3, 64\)"):
+        export_function(PrunedModel.from_module(line, torch.randn(1, 3, 64)), tmp_path / "net.bundle")
+    assert left_over(tmp_path) == []
+
+
+def test_a_bundle_is_not_put_into_another(tmp_path: Path) -> None:
+    outer = export_function(pruned(), tmp_path / "net.bundle")
+    before = content(outer)
+    for archive in (False, True):
+        with pytest.raises(ExportError, match="lies inside the bundle"):
+            export_function(pruned(), outer / "engines" / "inner.bundle", archive=archive)
+    assert content(outer) == before
+
+
+def test_a_form_that_there_is_none_of_is_named(tmp_path: Path) -> None:
+    net = PrunedModel.from_module(nets.randomized(nets.HardCoded()), torch.randn(1, 3, 16, 16))
+    net.apply_cut(u.label for f in net.channels.families for u in f.units[1::2])
+    certificate = read_bundle(export_function(net, tmp_path / "net.bundle")).manifest.certificate
+    assert certificate.passed
+    assert {stage.name for stage in certificate.stages} == {
+        "compact ONNX",
+        "simplified ONNX",
+        "shipped ONNX on frames",
+    }
+    assert certificate.missing["compact torch"].startswith("HardCoded hard-codes a width in its forward")
 
 
 # --- in between ------------------------------------------------------------------------------------------------
@@ -492,6 +548,9 @@ def test_a_finished_run_is_exported_again(tmp_path: Path, net: str, monkeypatch:
     assert masked == (net == "HardCoded")
     first = export_net(workspace, trained.pruned, "compact", progress)
     again = export_run(run, tmp_path / "again.bundle", progress)
+    assert content(again).keys() == content(first).keys()  # no report: none was written
     assert read_bundle(again).model == read_bundle(first).model
+    assert read_bundle(again).manifest.provenance == read_bundle(first).manifest.provenance
+    assert set(read_bundle(again).manifest.metrics) >= {"dice", "auc"}  # scored anew
     dense = read_bundle(export_run(run, tmp_path / "dense.bundle", progress, dense=True)).manifest
     assert dense.sizes.parameters > read_bundle(again).manifest.sizes.parameters

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -242,6 +244,15 @@ def test_mixed_precision_trains_float32_weights(workspace: Workspace) -> None:
     assert {p.dtype for p in first.parameters()} == {torch.float32}
 
 
+def test_a_precision_that_is_not_to_be_had_is_said(workspace: Workspace) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has 16-bit mixed precision")
+    progress = Silent()
+    _, seen = train(workspace, changed=section(precision="16-mixed"), progress=progress)
+    assert progress.notes == ["stage: there is no 16-mixed on this machine, trained in bf16-mixed"]
+    assert identical(seen, train(workspace, changed=section(precision="bf16-mixed"))[1])
+
+
 # --- what is kept ----------------------------------------------------------------------------------------------
 
 
@@ -324,6 +335,29 @@ def test_a_checkpoint_of_another_run(workspace: Workspace, tmp_path: Path) -> No
         with pytest.raises(CheckpointError, match=f"{name} does not fit this model"):
             train(workspace, tmp_path / "run", module=net)
     assert content(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda index: index["numbers"].pop("best_step"), "best_step"),
+        (lambda index: index["numbers"].update(stale=1e999), "Infinity is no JSON number"),
+        (lambda index: index["files"].pop("current.safetensors"), "current"),
+        (lambda index: index["files"].pop("optimizer.safetensors"), "optimizer"),
+    ],
+)
+def test_a_checkpoint_whose_index_was_edited(
+    workspace: Workspace, tmp_path: Path, edit: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    with pytest.raises(Interrupted):
+        train(workspace, tmp_path / "run", progress=StopAt(4, 1))
+    path = tmp_path / "run" / "checkpoint.json"
+    index = json.loads(path.read_text())
+    edit(index)
+    path.write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=said) as caught:
+        train(workspace, tmp_path / "run")
+    assert "--fresh" in caught.value.hint or "train again" in caught.value.hint
 
 
 def test_a_net_in_eval_mode_is_trained_in_train_mode_and_handed_back_as_it_came(workspace: Workspace) -> None:

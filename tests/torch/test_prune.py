@@ -137,7 +137,7 @@ def test_a_target_of_macs_is_met_by_the_compact_graph(target: str) -> None:
 
 
 def test_a_target_out_of_reach() -> None:
-    with pytest.raises(BudgetError, match=r"0\.001 of the MACs cannot be reached"):
+    with pytest.raises(BudgetError, match=r"0\.001 of the dense net's MACs cannot be reached"):
         edgeslim.prune(plain(), EXAMPLE, target="macs=0.001x")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +18,8 @@ from edgeslim.exporter.trace import evaluating, runner_from_module, trace
 from edgeslim.trainer.models.unet import UNet
 
 from . import nets
+
+EXAMPLE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 class DataDependent(nets.Plain):
@@ -191,6 +194,73 @@ def test_a_forward_that_fails(example: Tensor, said: str) -> None:
     assert "\n" not in caught.value.message
     assert caught.value.hint == "check the input channels and the image size the net expects"
     assert caught.value.__cause__ is not None
+
+
+class Answers(nets.Plain):
+    """Plain, with its answer changed."""
+
+    def __init__(self, change: Callable[[Tensor, Tensor], object]) -> None:
+        super().__init__()
+        self.change, self.table = change, nn.Parameter(torch.randn(2))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.change(x, self.head(self.b(self.a(x))))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x, y: y + torch.randn(1), "Answers: two runs on the same input differ in eval mode"),
+        (lambda x, y: nn.functional.dropout(y, 0.5, True), "Answers: two runs on the same input differ in eval mode"),
+        (lambda x, y: (y, 3), "Answers: forward returns an object of type int"),
+        (lambda x, y: (), "Answers: forward returns nothing"),
+    ],
+)
+def test_an_answer_that_cannot_be_proven(change: Callable[[Tensor, Tensor], object], said: str) -> None:
+    with pytest.raises(UnsupportedGraphError, match=said) as caught:
+        trace(Answers(change), EXAMPLE)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("net", "example", "said"),
+    [
+        (nets.Plain().half(), EXAMPLE, r"a\.0\.weight is float16"),
+        (nets.Plain().double(), EXAMPLE.double(), "the example is float64"),
+        (nets.Plain(), EXAMPLE.bfloat16(), "the example is bfloat16"),
+    ],
+)
+def test_only_float32_is_traced(net: nn.Module, example: Tensor, said: str) -> None:
+    with pytest.raises(UnsupportedGraphError, match=said) as caught:
+        trace(net, example)
+    assert "module.float()" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, y: (y, y),
+        lambda x, y: (y, x),
+        lambda x, y: {"logits": y, "input": x, "again": y},
+        lambda x, y: y > 0,
+        lambda x, y: y.argmax(1),
+    ],
+)
+def test_every_output_is_a_value_of_its_own(change: Callable[[Tensor, Tensor], object]) -> None:
+    net = Answers(change)
+    model = trace(net, EXAMPLE)
+    names = [value.name for value in model.graph.outputs]
+    assert len(set(names)) == len(names) and not {v.name for v in model.graph.inputs} & set(names)
+    wanted, seen = runner_from_module(net)(EXAMPLE.numpy()), runner_from_graph(model)(EXAMPLE.numpy())
+    assert [a.shape for a in seen] == [a.shape for a in wanted]
+    for a, b in zip(seen, wanted):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_parameter_may_be_an_output() -> None:
+    net = Answers(lambda x, y: (y, net.table))
+    _, table = runner_from_graph(trace(net, EXAMPLE))(EXAMPLE.numpy())
+    assert np.array_equal(table, net.table.detach().numpy())
 
 
 def test_a_forward_that_needs_a_multiple() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import BudgetError
 from edgeslim.exporter.channels import ChannelMap, analyze
+from edgeslim.exporter.channels.analyze import Family, Member, Unit
 from edgeslim.exporter.cost import count_macs, layer_costs
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.plan import plan_from_cut
@@ -205,16 +206,38 @@ def test_a_family_that_nobody_could_score_stays_whole() -> None:
     channels = net()
     scores = np.ones(sum(WIDTHS.values()))
     scores[12:32] = np.inf  # the family `middle`
-    cut = Ratio(ratio=0.5, limits=WidthLimits(multiple=1, minimum=1)).select(channels, scores)
+    limits = WidthLimits(multiple=1, minimum=1)
+    cut = Ratio(ratio=0.5, limits=limits).select(channels, scores)
     assert kept(channels, cut) == {"stem": 6, "middle": 20, "up": 5, "hidden": 17}
+    costs = layer_costs(channels.model, IMAGE)
+    cut = Macs(keep=0.7, costs=costs, limits=limits).select(channels, scores)
+    assert kept(channels, cut)["middle"] == 20
+    with pytest.raises(BudgetError, match="cannot be reached"):
+        Macs(keep=0.05, costs=costs, limits=limits).select(channels, scores)
+
+
+@pytest.mark.parametrize(
+    ("each", "units"),
+    [(1, (8, 16)), (2, (4, 8)), (3, (8, 6)), (4, (2, 4)), (8, (1, 2)), (16, (1, 1))],
+)
+def test_limits_are_given_in_channels(each: int, units: tuple[int, int]) -> None:
+    """A unit of a grouped convolution is one index of every group."""
+    indices = tuple(range(each))
+    grouped = Member(initializer="grouped", axis=0, indices=indices, masked=True)
+    wider = Member(initializer="depthwise", axis=0, indices=(*indices, *range(each, 2 * each)), masked=True)
+    reader = Member(initializer="linear", axis=1, indices=(0,), masked=False)
+    family = Family(name="grouped", units=(Unit(label=0, members=(wider, grouped, reader)),))
+    limits = WidthLimits(multiple=8, minimum=16).in_units(family)
+    assert (limits.multiple, limits.minimum) == units
+    assert limits.multiple * each % 8 == 0 and limits.minimum * each >= 16
 
 
 def test_a_budget_out_of_reach_says_what_can_be_reached() -> None:
     channels = net()
     costs = layer_costs(channels.model, IMAGE)
-    with pytest.raises(BudgetError, match=r"^0\.1 of the MACs cannot be reached: .* 0\.\d+ are left") as caught:
+    with pytest.raises(BudgetError, match=r"^0\.1 of the dense .* cannot be reached: .* 0\.\d+ of them") as caught:
         Macs(keep=0.1, costs=costs, limits=WidthLimits(multiple=8, minimum=8)).select(channels, np.ones(74))
-    assert "prune.min_width" in caught.value.hint
+    assert "ask for more than 0." in caught.value.hint and "min_width" in caught.value.hint
     assert caught.value.exit_code == 3
 
 

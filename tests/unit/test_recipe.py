@@ -18,9 +18,8 @@ from edgeslim.trainer.recipe import (
     SegmentationFolderData,
     StareData,
     VesselsData,
-    load_recipe,
-    parse_recipe,
 )
+from edgeslim.trainer.recipe_file import load_recipe, parse_recipe
 
 MINIMAL: dict[str, Any] = {
     "name": "test",

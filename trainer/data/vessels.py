@@ -73,24 +73,46 @@ def build_vessels(spec: VesselsData, seed: int) -> SegmentationData:
     )
 
 
-def _render(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eye:
+    """The geometry of one image. Lengths and points (x, y) are pixels.
+
+    size: (height, width). scale: a pixel of the design size. rows, columns: (H, W) coordinates. centre, radius: of the
+    field of view. side: -1 or 1, a left or right eye: the disc lies on one side, the fovea on the other.
+    """
+
+    size: tuple[int, int]
+    scale: float
+    rows: Field
+    columns: Field
+    centre: NDArray[np.float64]
+    radius: float
+    side: float
+    disc: NDArray[np.float64]
+
+
+def _eye(rng: np.random.Generator, size: tuple[int, int]) -> Eye:
     scale = min(size) / _DESIGN_SIZE
     rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
     centre = np.array([size[1], size[0]]) / 2 + rng.normal(0, 2 * scale, 2)
     radius = float(rng.uniform(0.455, 0.49) * min(size))
-    distance = np.hypot(columns - centre[0], rows - centre[1]) / np.float32(radius)
-
-    side = rng.choice((-1.0, 1.0))  # left or right eye: the disc on one side, the fovea on the other
+    side = rng.choice((-1.0, 1.0))
     disc = centre + radius * np.array([side * rng.uniform(0.35, 0.60), rng.uniform(-0.15, 0.15)])
-    tubes = _vessels(rng, disc, side, scale, size)
+    return Eye(size=size, scale=scale, rows=rows, columns=columns, centre=centre, radius=radius, side=side, disc=disc)
+
+
+def _render(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    eye = _eye(rng, size)
+    distance = np.hypot(eye.columns - eye.centre[0], eye.rows - eye.centre[1]) / np.float32(eye.radius)
+    tubes = _vessels(rng, eye)
     coverage, strength = draw(tubes, size)
 
-    light = _background(rng, rows, columns, centre, disc, side, radius, size)
-    light = _darken(light, _choroid(rng, scale, size), _PIGMENT)
-    light = _darken(light, _bleedings(rng, rows, columns, centre, radius, scale), _BLOOD)
-    light = _darken(light, _streaks(rng, centre, radius, scale, size), _BLOOD)
+    light = _background(rng, eye)
+    light = _darken(light, _choroid(rng, eye), _PIGMENT)
+    light = _darken(light, _bleedings(rng, eye), _BLOOD)
+    light = _darken(light, _streaks(rng, eye), _BLOOD)
     light = _darken(light, strength, _BLOOD)
-    light = light + _exudates(rng, rows, columns, centre, radius, scale)
+    light = light + _exudates(rng, eye)
     light = _blur(light, float(rng.uniform(0.45, 0.85)))
 
     light = light * (1.0 - rng.uniform(0.25, 0.45) * distance[..., None] ** 2)
@@ -102,13 +124,12 @@ def _render(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray[np
     return image, mask
 
 
-def _vessels(
-    rng: np.random.Generator, disc: NDArray[np.float64], side: float, scale: float, size: tuple[int, int]
-) -> list[Tube]:
+def _vessels(rng: np.random.Generator, eye: Eye) -> list[Tube]:
     """Two arcades above and below the fovea, and smaller vessels all round; contrast falls with the width."""
+    scale = eye.scale
     growth = Growth(step=2.0 * scale, length=(18 * scale, 46 * scale), min_width=1.3 * max(scale, 0.6), cell=6 * scale)
-    ground = Ground(size, growth.cell)
-    towards = np.pi if side > 0 else 0.0
+    ground = Ground(eye.size, growth.cell)
+    towards = np.pi if eye.side > 0 else 0.0
     headings = [towards + s * rng.uniform(0.7, 1.25) for s in (-1, 1, -1, 1)]
     widths = [rng.uniform(3.2, 4.4) * scale for _ in headings]
     for _ in range(int(rng.integers(3, 7))):
@@ -116,7 +137,7 @@ def _vessels(
         widths.append(rng.uniform(1.6, 2.8) * scale)
     tubes: list[Tube] = []
     for heading, width in zip(headings, widths):
-        start = disc + rng.normal(0, 2.0 * scale, 2)
+        start = eye.disc + rng.normal(0, 2.0 * scale, 2)
         tubes += grow(rng, (start[0], start[1]), float(heading), width, growth, ground)
     strength = rng.uniform(0.8, 1.1)
     full = 4.0 * scale
@@ -130,23 +151,15 @@ def _vessels(
     ]
 
 
-def _background(
-    rng: np.random.Generator,
-    rows: Field,
-    columns: Field,
-    centre: NDArray[np.float64],
-    disc: NDArray[np.float64],
-    side: float,
-    radius: float,
-    size: tuple[int, int],
-) -> Field:
+def _background(rng: np.random.Generator, eye: Eye) -> Field:
     """Fundus colour with slow illumination changes, the bright optic disc and the dark fovea: (H, W, 3)."""
+    rows, columns, centre, disc, radius = eye.rows, eye.columns, eye.centre, eye.disc, eye.radius
     base = np.array([0.78, 0.42, 0.22], dtype=np.float32) * rng.uniform(0.85, 1.12, 3).astype(np.float32)
     slope = rng.normal(0, 0.12, 2)
     illumination = 1 + slope[0] * (columns - centre[0]) / radius + slope[1] * (rows - centre[1]) / radius
-    illumination = illumination + 0.10 * _clouds(rng, size, 5) + 0.05 * _clouds(rng, size, 14)
+    illumination = illumination + 0.10 * _clouds(rng, eye.size, 5) + 0.05 * _clouds(rng, eye.size, 14)
     light = base * illumination[..., None]
-    fovea = disc - np.array([side * radius * rng.uniform(0.75, 0.95), radius * rng.uniform(-0.1, 0.1)])
+    fovea = disc - np.array([eye.side * radius * rng.uniform(0.75, 0.95), radius * rng.uniform(-0.1, 0.1)])
     spot = np.hypot(columns - fovea[0], rows - fovea[1]) / (0.20 * radius)
     light = light * (1 - 0.30 * np.exp(-(spot**2)))[..., None]
     ellipse = np.hypot((columns - disc[0]) / rng.uniform(0.15, 0.19), (rows - disc[1]) / rng.uniform(0.16, 0.20))
@@ -155,8 +168,9 @@ def _background(
     return np.asarray(light + bright[..., None] * glow, dtype=np.float32)
 
 
-def _choroid(rng: np.random.Generator, scale: float, size: tuple[int, int]) -> Field:
+def _choroid(rng: np.random.Generator, eye: Eye) -> Field:
     """Wide, blurred, pale bands that branch like vessels but lie behind the retina: not labelled."""
+    scale, size = eye.scale, eye.size
     growth = Growth(
         step=3 * scale, length=(30 * scale, 70 * scale), twigs=0.0, min_width=2.4 * scale, max_tubes=8, cell=12 * scale
     )
@@ -169,52 +183,36 @@ def _choroid(rng: np.random.Generator, scale: float, size: tuple[int, int]) -> F
     return _blur(rng.uniform(0.3, 0.7) * draw(tubes, size)[1], 1.3 * scale)
 
 
-def _bleedings(
-    rng: np.random.Generator,
-    rows: Field,
-    columns: Field,
-    centre: NDArray[np.float64],
-    radius: float,
-    scale: float,
-) -> Field:
+def _bleedings(rng: np.random.Generator, eye: Eye) -> Field:
     """Dark dots and flame-shaped blots of the vessels' own colour: (H, W) contrast."""
-    field = np.zeros_like(rows)
+    field = np.zeros_like(eye.rows)
     for _ in range(int(rng.integers(3, 11))):
-        x, y = _place(rng, centre, radius)
-        long, short = rng.uniform(1.5, 6.0) * scale, rng.uniform(1.0, 2.2) * scale
-        field = np.maximum(field, rng.uniform(0.3, 0.8) * _ellipse(rng, rows - y, columns - x, long, short))
+        x, y = _place(rng, eye)
+        long, short = rng.uniform(1.5, 6.0) * eye.scale, rng.uniform(1.0, 2.2) * eye.scale
+        field = np.maximum(field, rng.uniform(0.3, 0.8) * _ellipse(rng, eye.rows - y, eye.columns - x, long, short))
     return field
 
 
-def _exudates(
-    rng: np.random.Generator,
-    rows: Field,
-    columns: Field,
-    centre: NDArray[np.float64],
-    radius: float,
-    scale: float,
-) -> Field:
+def _exudates(rng: np.random.Generator, eye: Eye) -> Field:
     """Bright yellow clusters: (H, W, 3) light to add. The gaps between them look like vessels."""
-    field = np.zeros_like(rows)
+    field = np.zeros_like(eye.rows)
     for _ in range(int(rng.integers(0, 4))):
-        x, y = _place(rng, centre, radius)
+        x, y = _place(rng, eye)
         for _ in range(int(rng.integers(3, 9))):
-            dx, dy = rng.normal(0, 5 * scale, 2)
-            long, short = rng.uniform(1.0, 3.5) * scale, rng.uniform(0.8, 2.0) * scale
-            spot = _ellipse(rng, rows - y - dy, columns - x - dx, long, short)
+            dx, dy = rng.normal(0, 5 * eye.scale, 2)
+            long, short = rng.uniform(1.0, 3.5) * eye.scale, rng.uniform(0.8, 2.0) * eye.scale
+            spot = _ellipse(rng, eye.rows - y - dy, eye.columns - x - dx, long, short)
             field = np.maximum(field, rng.uniform(0.4, 1.0) * spot)
     return field[..., None] * np.array([0.20, 0.30, 0.12], dtype=np.float32)
 
 
-def _streaks(
-    rng: np.random.Generator, centre: NDArray[np.float64], radius: float, scale: float, size: tuple[int, int]
-) -> Field:
+def _streaks(rng: np.random.Generator, eye: Eye) -> Field:
     """Straight dark lines with blunt ends (folds, scratches, lashes): as wide and dark as vessels, not labelled."""
     tubes: list[Tube] = []
     for _ in range(int(rng.integers(4, 9))):
-        middle, angle = np.array(_place(rng, centre, radius)), rng.uniform(0, np.pi)
-        half = rng.uniform(8, 26) * scale * np.array([np.cos(angle), np.sin(angle)])
-        width = rng.uniform(1.0, 2.6) * scale
+        middle, angle = np.array(_place(rng, eye)), rng.uniform(0, np.pi)
+        half = rng.uniform(8, 26) * eye.scale * np.array([np.cos(angle), np.sin(angle)])
+        width = rng.uniform(1.0, 2.6) * eye.scale
         tubes.append(
             Tube(
                 points=np.stack([middle - half, middle + half]),
@@ -222,7 +220,7 @@ def _streaks(
                 contrast=float(rng.uniform(0.25, 0.55)),
             )
         )
-    return draw(tubes, size)[1]
+    return draw(tubes, eye.size)[1]
 
 
 def _noise(rng: np.random.Generator, size: tuple[int, int]) -> Field:
@@ -232,10 +230,10 @@ def _noise(rng: np.random.Generator, size: tuple[int, int]) -> Field:
     return sensor + grain[..., None]
 
 
-def _place(rng: np.random.Generator, centre: NDArray[np.float64], radius: float) -> tuple[float, float]:
+def _place(rng: np.random.Generator, eye: Eye) -> tuple[float, float]:
     """A point (x, y) spread evenly over the field of view."""
-    angle, reach = rng.uniform(0, 2 * np.pi), radius * np.sqrt(rng.uniform(0, 0.85))
-    return float(centre[0] + reach * np.cos(angle)), float(centre[1] + reach * np.sin(angle))
+    angle, reach = rng.uniform(0, 2 * np.pi), eye.radius * np.sqrt(rng.uniform(0, 0.85))
+    return float(eye.centre[0] + reach * np.cos(angle)), float(eye.centre[1] + reach * np.sin(angle))
 
 
 def _ellipse(rng: np.random.Generator, dy: Field, dx: Field, long: float, short: float) -> Field:

@@ -9,7 +9,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeslim.errors import ConfigError
@@ -36,40 +36,55 @@ def run_directory(path: Path, fresh: bool) -> Iterator[Path]:
         raise ConfigError(f"--out {path} holds {foreign[0]}, which is no part of a run", "give an empty or new folder")
     made = not path.exists()
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise ConfigError(f"--out {path} cannot be made: {error.strerror}", "give another folder") from error
-    try:
-        _take(lock, path)
-        for entry in list(path.iterdir()):
-            if entry.name != LOCK and (fresh or _is_draft(entry.name)):
-                _remove(entry)
-        for entry in list((path / "stages").glob(".*.*")):  # a stage's checkpoint, half written
-            if _is_draft(entry.name):
-                _remove(entry)
-        yield path
+        with _locked(path):
+            _sweep(path, fresh)
+            yield path
     except BaseException:
-        if [entry.name for entry in path.iterdir()] == [LOCK]:
-            (path / LOCK).unlink()
-            if made:
-                path.rmdir()
+        if made:
+            with suppress(OSError):
+                path.rmdir()  # succeeds only while it is empty
         raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Make the directory and hold its lock. Raises ConfigError."""
+    lock = _take_lock(path)
+    try:
+        yield
     finally:
+        (path / LOCK).unlink(missing_ok=True)
         os.close(lock)
 
 
-def _take(lock: int, path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigError(
-            f"--out {path} is in use: another edgeslim works in it", "wait for it, or give another folder"
-        ) from error
-    except OSError as error:  # some network file systems have no locks
-        raise ConfigError(
-            f"--out {path} cannot be locked: {error.strerror}", "give a folder on a local disk"
-        ) from error
+def _take_lock(path: Path) -> int:
+    """The open descriptor that holds the lock."""
+    while True:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise ConfigError(f"--out {path} cannot be made: {error.strerror}", "give another folder") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            if isinstance(error, BlockingIOError):
+                problem, hint = "is in use: another edgeslim works in it", "wait for it, or give another folder"
+            else:  # some network file systems have no locks
+                problem, hint = f"cannot be locked: {error.strerror}", "give a folder on a local disk"
+            raise ConfigError(f"--out {path} {problem}", hint) from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(path / LOCK)):
+                return lock
+        os.close(lock)  # its last holder removed the file after we had opened it: take the new one
+
+
+def _sweep(path: Path, fresh: bool) -> None:
+    """Remove what a killed run left half written, with `fresh` everything."""
+    for entry in [*path.iterdir(), *(path / "stages").glob(".*")]:
+        if entry.name != LOCK and (_is_draft(entry.name) or fresh) and entry.exists():
+            _remove(entry)
 
 
 def _is_ours(name: str) -> bool:
