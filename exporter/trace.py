@@ -26,6 +26,7 @@ from edgeslim.errors import UnsupportedGraphError, first_line
 from .certificate import Runner
 from .graph_runner import runner_from_graph
 from .passes.fold_constants import fold_constants
+from .passes.slices_to_gathers import slices_to_gathers
 
 
 def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
@@ -132,7 +133,7 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Mo
     model = program.model
     # The tracer notes every line of Python it went through, with this machine's paths: none of it is for a bundle.
     common.ClearMetadataAndDocStringPass()(model)
-    return _own_outputs(fold_constants(_name_sizes(model)))
+    return _own_outputs(slices_to_gathers(fold_constants(_name_sizes(model))))
 
 
 def _agrees_at_other_size(module: nn.Module, model: ir.Model, batch: torch.Tensor) -> bool:

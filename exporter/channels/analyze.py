@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import EdgeslimError, UnsupportedGraphError, first_line
 
-from .context import Channels, CountRewrite, operand, place, static_size
+from .context import Channels, CountRewrite, IndexRewrite, operand, place, static_size
 from .labels import Axis, Ids, Labels
 from .rules import RULES
 
@@ -81,7 +81,7 @@ class ChannelMap:
     families: tuple[Family, ...]
     initializer_axes: dict[str, list[Axis | None]]
     masked: frozenset[tuple[str, int]]
-    rewrites: tuple[CountRewrite, ...]
+    rewrites: tuple[CountRewrite | IndexRewrite, ...]
     layers: tuple[LayerWidth, ...]
     pinned: dict[int, str]
     value_ids: dict[str, tuple[Ids | None, ...]] = field(repr=False)

@@ -32,6 +32,18 @@ class CountRewrite:
     ids: Ids
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexRewrite:
+    """The constant input `input` of `node` holds positions on an axis; after removal they are numbered anew.
+
+    ids: (n,) int64, the labels of that axis. Positions of cut labels leave the constant.
+    """
+
+    node: ir.Node
+    input: int
+    ids: Ids
+
+
 class Channels:
     """Labels of one graph while it is analysed.
 
@@ -40,7 +52,7 @@ class Channels:
 
     def __init__(self, maskable: frozenset[str]) -> None:
         self.labels = Labels()
-        self.rewrites: list[CountRewrite] = []
+        self.rewrites: list[CountRewrite | IndexRewrite] = []
         self.masked: set[tuple[str, int]] = set()
         self.initializer_axes: dict[str, Axes] = {}
         self._maskable = maskable
@@ -100,10 +112,12 @@ class Channels:
             self.pin(a or b, reason)
 
     def contract(self, x: Axis | None, weight: Axis | None, reason: str) -> None:
-        """Sum over the two axes: an index may leave both, if what it contributes is zero."""
+        """Sum over the two axes: an index may leave both, if what it contributes, a product, is zero."""
         self.unite(x, weight, reason)
-        if x is not None and weight is not None and not np.all(x.zero):
-            self.labels.pin(x.ids[~x.zero], f"{reason}, where it would arrive as a non-zero constant")
+        if x is not None and weight is not None:
+            zero = x.zero | weight.zero
+            if not np.all(zero):
+                self.labels.pin(x.ids[~zero], f"{reason}, where it would arrive as a non-zero constant")
 
     def mask(self, value: ir.Value | None, axis: int) -> Flags | bool:
         """Ask that cut indices of a parameter's axis be set to zero.
@@ -151,10 +165,25 @@ class Channels:
         """Remember that a number of `node` counts `ids` (see CountRewrite)."""
         self.rewrites.append(CountRewrite(node=node, attribute=attribute, input=input, position=position, ids=ids))
 
+    def renumber(self, node: ir.Node, input: int, ids: Ids) -> None:
+        """Remember that input `input` of `node` holds positions on an axis with labels `ids` (see IndexRewrite)."""
+        self.rewrites.append(IndexRewrite(node=node, input=input, ids=ids))
+
+    def label_integers(self, value: ir.Value) -> Axes:
+        """The axes of an initializer of integers that are quantised numbers, not positions or counts."""
+        if value.is_initializer() and (value.name or "") not in self.initializer_axes:
+            self._axes[value] = self._label(value)
+        return self.axes(value)
+
     def _initializer(self, value: ir.Value) -> Axes:
-        name, shape = value.name or "", value.shape
-        if shape is None or value.dtype is None or not value.dtype.is_floating_point():
+        if value.shape is None or value.dtype is None or not value.dtype.is_floating_point():
             return [None] * rank(value)
+        return self._label(value)
+
+    def _label(self, value: ir.Value) -> Axes:
+        name, shape = value.name or "", value.shape
+        if shape is None:
+            return []
         axes: Axes = []
         for index, size in enumerate(shape.numpy()):
             wide = size > 1

@@ -11,12 +11,13 @@ from collections.abc import Collection
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from edgeslim.errors import InvariantError
 
 from ..channels import ChannelMap
-from ..channels.context import CountRewrite
+from ..channels.context import CountRewrite, IndexRewrite
 
 
 def remove_channels(model: ir.Model, channels: ChannelMap, cut: Collection[int]) -> ir.Model:
@@ -56,13 +57,26 @@ def _recount(model: ir.Model, channels: ChannelMap, cut: Collection[int]) -> Non
     constants: dict[tuple[ir.Node, int], list[CountRewrite]] = defaultdict(list)
     for rewrite in channels.rewrites:
         node = twin[rewrite.node]
-        if rewrite.attribute is not None:
+        if isinstance(rewrite, IndexRewrite):
+            _renumber(model, node, rewrite, channels, cut)
+        elif rewrite.attribute is not None:
             alive = int(channels.alive(rewrite.ids, cut).sum())
             node.attributes[rewrite.attribute] = ir.AttrInt64(rewrite.attribute, alive)
         elif rewrite.input is not None:
             constants[node, rewrite.input].append(rewrite)
     for (node, index), rewrites in constants.items():
         _replace_constant(model, node, index, rewrites, channels, cut)
+
+
+def _renumber(
+    model: ir.Model, node: ir.Node, rewrite: IndexRewrite, channels: ChannelMap, cut: Collection[int]
+) -> None:
+    alive = channels.alive(rewrite.ids, cut)
+    old = _constant(node, rewrite.input)
+    positions = old % len(alive)
+    new_position = np.cumsum(alive) - 1
+    kept = new_position[positions[alive[positions]]] if old.ndim else new_position[positions]
+    _give_constant(model, node, rewrite.input, kept.astype(old.dtype))
 
 
 def _replace_constant(
@@ -73,14 +87,23 @@ def _replace_constant(
     channels: ChannelMap,
     cut: Collection[int],
 ) -> None:
-    """Give this node its own constant: another reader of the old one may mean another number."""
-    old = node.inputs[index]
-    if old is None or old.const_value is None:
-        raise InvariantError(f"{node.name}: input {index} is not a constant")
-    array = old.const_value.numpy().copy()
+    array = _constant(node, index).copy()
     for rewrite in rewrites:
         array.ravel()[rewrite.position] = int(channels.alive(rewrite.ids, cut).sum())
-    if np.array_equal(array, old.const_value.numpy()):
+    _give_constant(model, node, index, array)
+
+
+def _constant(node: ir.Node, index: int) -> NDArray[np.generic]:
+    value = node.inputs[index]
+    if value is None or value.const_value is None:
+        raise InvariantError(f"{node.name}: input {index} is not a constant")
+    return value.const_value.numpy()
+
+
+def _give_constant(model: ir.Model, node: ir.Node, index: int, array: NDArray[np.generic]) -> None:
+    """Give this node its own constant: another reader of the old one may mean another number."""
+    old = node.inputs[index]
+    if old is None or np.array_equal(array, _constant(node, index)):
         return
     name = f"{node.outputs[0].name}/{index}"
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=old.type, const_value=ir.tensor(array, name=name))

@@ -8,10 +8,12 @@ An input channel may leave where its contribution is zero; an output channel is 
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import onnx_ir as ir
 
-from ..context import Axes, Channels, operand, place, rank
+from ..context import Axes, Channels, operand, place, rank, static_size
 from ..labels import Axis
 from .registry import rule
 
@@ -44,58 +46,98 @@ def conv(node: ir.Node, channels: Channels) -> str | None:
         channels.contract(data, spread, f"read by {place(node)}")
         rows = out.ids.reshape(group, -1)
         channels.labels.unite(rows, rows[:1])
-    _produce(node, channels, weight, 0)
+    if out is not None:
+        out = out.with_zero(channels.mask(weight, 0))
+    _give(node, channels, out)
     return None
 
 
 @rule("ConvTranspose")
 def conv_transpose(node: ir.Node, channels: Channels) -> str | None:
-    """Weight (I, O, k...): the axes of Conv, swapped."""
+    """Weight (I, O/g, k...): the axes of Conv, swapped.
+
+    Grouped: index j of every group shares its fate on both sides. Depthwise (I/g = 1): input i makes the outputs
+    i*m .. i*m+m-1 and leaves with them.
+    """
     x, weight = operand(node, 0), operand(node, 1)
-    if "group" in node.attributes and node.attributes["group"].as_int() != 1:
-        return "grouped transposed convolution"
     if weight.shape is None or rank(x) < 3:
         return "weight or input shape unknown"
     channels.pin_but_channels(x, f"an axis over which {place(node)} slides")
-    into, _, *kernel = channels.axes(weight)
+    data, (into, out, *kernel) = channels.axes(x)[1], channels.axes(weight)
     for axis in kernel:
         channels.pin(axis, "spatial axis of a kernel")
-    channels.contract(channels.axes(x)[1], into, f"read by {place(node)}")
-    _produce(node, channels, weight, 1)
+    group = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    inputs, outputs = weight.shape.numpy()[:2]
+    if group > 1 and inputs == group:
+        channels.unite(data, into, f"depthwise {place(node)} with a fixed side")
+        channels.pin(out, f"multiplier of depthwise {place(node)}")
+        if into is not None and data is not None:
+            channels.count(node, data.ids, attribute="group")
+            into = into.with_zero(channels.mask(weight, 0)).moved(lambda a: np.repeat(a, outputs))
+        _give(node, channels, into)
+        return None
+    channels.contract(data, into, f"read by {place(node)}")
+    if group > 1 and into is not None:
+        rows = into.ids.reshape(group, -1)
+        channels.labels.unite(rows, rows[:1])
+    if out is not None:
+        out = out.with_zero(channels.mask(weight, 1)).moved(lambda a: np.tile(a, group))
+    _give(node, channels, out)
     return None
 
 
 @rule("Gemm")
 def gemm(node: ir.Node, channels: Channels) -> str | None:
-    """A (M, K), B (K, N) or, with transB, (N, K): K is contracted, N is the output width."""
+    """A (M, K) and B (K, N), either of them stored transposed: K is contracted, N is the output width."""
     a, b = operand(node, 0), operand(node, 1)
-    if "transA" in node.attributes and node.attributes["transA"].as_int():
-        return "transposed first operand"
-    transposed = "transB" in node.attributes and bool(node.attributes["transB"].as_int())
-    inner, outer = (1, 0) if transposed else (0, 1)
     if rank(a) != 2 or rank(b) != 2:
         return "operand shapes unknown"
-    channels.contract(channels.axes(a)[1], channels.axes(b)[inner], f"read by {place(node)}")
-    _produce(node, channels, b, outer, at=1, rows=channels.axes(a)[0])
+    rows, shared = channels.axes(a)[::-1] if _flag(node, "transA") else channels.axes(a)
+    outer, inner = (0, 1) if _flag(node, "transB") else (1, 0)
+    channels.contract(shared, channels.axes(b)[inner], f"read by {place(node)}")
+    out = channels.axes(b)[outer]
+    if out is not None:
+        out = out.with_zero(channels.mask(b, outer) if out.source else out.zero)
+    # A bias is added to silent rows too.
+    _give(node, channels, out, rows if rows is None or len(node.inputs) < 3 else rows.with_zero(False))
     return None
 
 
 @rule("MatMul")
 def matmul(node: ir.Node, channels: Channels) -> str | None:
-    """(..., M, K) @ (..., K, N): K is contracted; M comes from the left, N from the right; batch axes broadcast."""
+    """(..., M, K) @ (..., K, N): K is contracted; M comes from the left, N from the right; batch axes are united.
+
+    Either side may be a parameter, whose rows (left) or columns (right) are then the producers.
+    """
     a, b = operand(node, 0), operand(node, 1)
     if rank(a) < 2 or rank(b) < 2:
         return "operand shapes unknown or one-dimensional"
     left, right = channels.axes(a), channels.axes(b)
-    if any(axis is not None for axis in (*left[:-2], *right[:-2])):
-        return "channels on a batch axis"
     channels.contract(left[-1], right[-2], f"read by {place(node)}")
-    batch: Axes = [None] * (max(len(left), len(right)) - 2)
-    columns = right[-1]
-    if columns is not None:
-        columns = columns.with_zero(channels.mask(b, rank(b) - 1) if columns.source else columns.zero)
-    channels.set(node.outputs[0], [*batch, left[-2], columns])
+    batch: Axes = []
+    for index in range(max(len(left), len(right)), 2, -1):
+        sides = [(v, axes[-index]) for v, axes in ((a, left), (b, right)) if index <= len(axes)]
+        batch.append(_batch_axis(node, channels, [(static_size(v, -index), axis) for v, axis in sides]))
+    rows, columns = left[-2], right[-1]
+    if rows is not None and rows.source:
+        rows = rows.with_zero(channels.mask(a, rank(a) - 2))
+    if columns is not None and columns.source:
+        columns = columns.with_zero(channels.mask(b, rank(b) - 1))
+    channels.set(node.outputs[0], [*batch, rows, columns])
     return None
+
+
+def _batch_axis(node: ir.Node, channels: Channels, sides: list[tuple[int | None, Axis | None]]) -> Axis | None:
+    """One axis over which products run side by side: zero where either factor is."""
+    carried = [axis for _, axis in sides if axis is not None]
+    if not carried:
+        return None
+    if any(axis is None and size != 1 for size, axis in sides):
+        for axis in carried:
+            channels.pin(axis, f"batch axis of {place(node)} with a fixed side")
+    for axis in carried[1:]:
+        channels.unite(carried[0], axis, "")
+    return carried[0].with_zero(reduce(np.logical_or, [axis.zero for axis in carried]))
 
 
 def _tie_depthwise(node: ir.Node, channels: Channels, data: Axis | None, out: Axis | None, multiplier: int) -> None:
@@ -105,20 +147,23 @@ def _tie_depthwise(node: ir.Node, channels: Channels, data: Axis | None, out: Ax
         channels.count(node, data.ids, attribute="group")
 
 
-def _produce(
-    node: ir.Node, channels: Channels, weight: ir.Value, axis: int, at: int = 1, rows: Axis | None = None
-) -> None:
-    """Give the output the labels of the weight's output axis; zero where weight and bias are masked."""
-    out = channels.axes(weight)[axis]
+def _give(node: ir.Node, channels: Channels, out: Axis | None, rows: Axis | None = None) -> None:
+    """Give axis 1 of the output the labels `out` and tie them to the bias: zero where that is masked too."""
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
-        channels.unite(out, channels.axes(bias)[-1] if rank(bias) else None, f"bias of {place(node)}")
+        if rank(bias) == 0 or static_size(bias, -1) == 1:
+            channels.pin(out, f"one bias for all channels of {place(node)}")
+        else:
+            channels.unite(out, channels.axes(bias)[-1], f"bias of {place(node)}")
+            for axis in channels.axes(bias)[:-1]:
+                channels.pin(axis, f"bias of {place(node)}")
     if out is not None:
-        zero = np.logical_and(
-            channels.mask(weight, axis), channels.mask(bias, rank(bias) - 1 if bias is not None else 0)
-        )
-        out = out.with_zero(zero)
-    size = max(rank(node.outputs[0]), at + 1)
-    axes: Axes = [None] * size
-    axes[0], axes[at] = rows, out
+        silent = channels.mask(bias, rank(bias) - 1) if bias is not None and rank(bias) else bias is None
+        out = out.with_zero(np.logical_and(out.zero, silent))
+    axes: Axes = [None] * max(rank(node.outputs[0]), 2)
+    axes[0], axes[1] = rows, out
     channels.set(node.outputs[0], axes)
+
+
+def _flag(node: ir.Node, name: str) -> bool:
+    return name in node.attributes and bool(node.attributes[name].as_int())

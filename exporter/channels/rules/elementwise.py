@@ -18,10 +18,11 @@ from ..labels import Axis, Flags
 from .registry import rule
 
 _KEEPS_ZERO = (
-    "Abs", "Cast", "Celu", "Ceil", "Dropout", "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity",
-    "LeakyRelu", "Mish", "Neg", "Relu", "Round", "Selu", "Sign", "Sin", "Softsign", "Sqrt", "Swish", "Tanh",
+    "Abs", "Asin", "Asinh", "Atan", "Atanh", "Cast", "CastLike", "Ceil", "Celu", "Dropout", "Elu", "Erf", "Floor",
+    "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Round", "Selu", "Shrink", "Sign", "Sin",
+    "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
-_LOSES_ZERO = ("Cos", "Exp", "HardSigmoid", "Log", "Reciprocal", "Sigmoid", "Softplus")
+_LOSES_ZERO = ("Acos", "Acosh", "Cos", "Cosh", "Exp", "HardSigmoid", "Log", "Reciprocal", "Sigmoid", "Softplus")
 
 
 @rule(*_KEEPS_ZERO)
@@ -51,6 +52,24 @@ def clip(node: ir.Node, channels: Channels) -> str | None:
     return None
 
 
+@rule("Pow")
+def power(node: ir.Node, channels: Channels) -> str | None:
+    """0 to a positive constant power is zero; any other power is unknown."""
+    base, exponent = operand(node, 0), operand(node, 1)
+    constant = channels.constant(exponent)
+    problem = broadcast(node, channels, [base, exponent], needs_all=False, silencers=1)
+    if problem is None and (constant is None or not np.all(np.asarray(constant, np.float64) > 0)):
+        out = node.outputs[0]
+        channels.set(out, [a if a is None else a.with_zero(False) for a in channels.axes(out)])
+    return problem
+
+
+@rule("Max", "Min", "Mean")
+def extremum(node: ir.Node, channels: Channels) -> str | None:
+    """Element by element over several tensors: zero where all of them are."""
+    return broadcast(node, channels, [v for v in node.inputs if v is not None], needs_all=True)
+
+
 @rule("Add", "Sub", "Sum")
 def add(node: ir.Node, channels: Channels) -> str | None:
     """Zero where every term is; a per-channel constant that is a parameter is masked with its channel."""
@@ -60,13 +79,13 @@ def add(node: ir.Node, channels: Channels) -> str | None:
             for axis in range(rank(value)):
                 if channels.axes(value)[axis] is not None:
                     channels.mask(value, axis)
-    return _broadcast(node, channels, operands, needs_all=True)
+    return broadcast(node, channels, operands, needs_all=True)
 
 
 @rule("Mul")
 def mul(node: ir.Node, channels: Channels) -> str | None:
     """Zero where any factor is: this is how gates (squeeze-and-excitation) keep their channels silent."""
-    return _broadcast(node, channels, [v for v in node.inputs if v is not None], needs_all=False)
+    return broadcast(node, channels, [v for v in node.inputs if v is not None], needs_all=False)
 
 
 @rule("Div")
@@ -74,19 +93,19 @@ def div(node: ir.Node, channels: Channels) -> str | None:
     """Numerator rules; a denominator that could become zero stays whole."""
     numerator, denominator = operand(node, 0), operand(node, 1)
     channels.pin(denominator, f"denominator of {place(node)}")
-    return _broadcast(node, channels, [numerator, denominator], needs_all=False, silencers=1)
+    return broadcast(node, channels, [numerator, denominator], needs_all=False, silencers=1)
 
 
 @rule("PRelu")
 def prelu(node: ir.Node, channels: Channels) -> str | None:
     """x if x > 0 else slope * x: the slope (C, 1, 1) shrinks with x, zero stays zero."""
-    return _broadcast(node, channels, [operand(node, 0), operand(node, 1)], needs_all=False, silencers=1)
+    return broadcast(node, channels, [operand(node, 0), operand(node, 1)], needs_all=False, silencers=1)
 
 
-def _broadcast(
+def broadcast(
     node: ir.Node, channels: Channels, operands: Sequence[ir.Value], needs_all: bool, silencers: int | None = None
 ) -> str | None:
-    """Unite labels axis by axis, aligned from the right, and combine the zero flags.
+    """Unite labels axis by axis, aligned from the right, and combine the zero flags into those of the output.
 
     silencers: only so many operands, from the first, can make the result zero; all where None.
     """
@@ -107,7 +126,7 @@ def _broadcast(
             channels.unite(carried[0], other, "")
         deciding = operands if silencers is None else operands[:silencers]
         zeros = [_zero(channels, v, axis, a) for v, a in columns if any(v is d for d in deciding)]
-        zeros += [np.False_] * (len(deciding) - len(zeros))
+        zeros += [np.False_] * (max(len(deciding), 1) - len(zeros))
         combine = np.logical_and if needs_all else np.logical_or
         out[-axis] = Axis(carried[0].ids, np.broadcast_to(reduce(combine, zeros), carried[0].ids.shape))
     channels.set(node.outputs[0], out)

@@ -1,8 +1,4 @@
-"""Operators that move elements without changing them: their index arithmetic applied to labels.
-
-Where a number in the graph says how many elements move (the sizes of Split, the bounds of Slice), that number is the
-count of some labels and is registered to be counted again after removal.
-"""
+"""Operators that join, pad or reorder axes, and those that read shapes: their index arithmetic applied to labels."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from ..dims import FOLLOWED
 from ..labels import Axis
 from .registry import rule
 
-_TAKES_SHAPE = {"Reshape": 1, "Resize": 3, "Expand": 1}
+_TAKES_SHAPE = {"Reshape": 1, "Resize": 3, "Expand": 1, "ConstantOfShape": 0}
 """Operators that check every entry of the shape they are given, and the input at which they take it."""
 
 
@@ -59,66 +55,6 @@ def concat(node: ir.Node, channels: Channels) -> str | None:
             silent = len(whole) == len(columns) and np.logical_and.reduce([a.zero for a in whole])
             out.append(whole[0].with_zero(silent) if whole else None)
     channels.set(node.outputs[0], out)
-    return None
-
-
-@rule("Split")
-def split(node: ir.Node, channels: Channels) -> str | None:
-    """Labels along the axis are cut into pieces, whose sizes are counted again."""
-    x = operand(node, 0)
-    axes = list(channels.axes(x))
-    axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % max(len(axes), 1)
-    carried = axes[axis] if axes else None
-    if carried is None:
-        for output in node.outputs:
-            channels.set(output, axes)
-        return None
-    sizes = [static_size(output, axis) for output in node.outputs]
-    if any(n is None for n in sizes) or sum(n or 0 for n in sizes) != len(carried):
-        return "piece sizes unknown"
-    given = "split" in node.attributes or (len(node.inputs) > 1 and node.inputs[1] is not None)
-    if "split" in node.attributes:
-        return "piece sizes as an attribute (opset before 13)"
-    start = 0
-    for position, (output, size) in enumerate(zip(node.outputs, sizes)):
-        stop = start + (size or 0)
-        piece = Axis(carried.ids[start:stop], carried.zero[start:stop])
-        channels.set(output, [*axes[:axis], piece, *axes[axis + 1 :]])
-        if given:
-            channels.count(node, piece.ids, input=1, position=position)
-        start = stop
-    if not given:  # equal pieces must stay equal: index j of every piece shares its fate
-        if len(carried) % len(sizes):
-            return "unequal pieces without sizes"
-        rows = carried.ids.reshape(len(sizes), -1)
-        channels.labels.unite(rows, rows[:1])
-    return None
-
-
-@rule("Slice")
-def slice_(node: ir.Node, channels: Channels) -> str | None:
-    """Labels are sliced; with step 1 the bounds are counted again, other steps fix the axis."""
-    x = operand(node, 0)
-    axes: Axes = list(channels.axes(x))
-    bounds = [channels.constant(v) for v in node.inputs[1:]]
-    if len(node.inputs) < 3 or any(b is None for b in bounds):
-        return "bounds unknown" if channels.labelled(x) else None
-    starts, ends, *rest = ([int(i) for i in np.ravel(b)] for b in bounds if b is not None)
-    which = rest[0] if rest else list(range(len(starts)))
-    steps = rest[1] if len(rest) > 1 else [1] * len(starts)
-    for position, (start, end, axis, step) in enumerate(zip(starts, ends, which, steps)):
-        carried = axes[axis] if axes else None
-        if carried is None:
-            continue
-        if step != 1:
-            return f"step {step} over channels"
-        low, high, _ = slice(start, end).indices(len(carried))
-        axes[axis] = Axis(carried.ids[low:high], carried.zero[low:high])
-        if low > 0:
-            channels.count(node, carried.ids[:low], input=1, position=position)
-        if high < len(carried):
-            channels.count(node, carried.ids[:high], input=2, position=position)
-    channels.set(node.outputs[0], axes)
     return None
 
 
@@ -167,9 +103,12 @@ def squeeze(node: ir.Node, channels: Channels) -> str | None:
     listed = channels.constant(node.inputs[1] if len(node.inputs) > 1 else None)
     if listed is None and "axes" in node.attributes:
         listed = np.asarray(node.attributes["axes"].as_ints())
+    axes = channels.axes(x)
+    if listed is None and node.op_type == "Squeeze":
+        sizes = [static_size(x, i) for i in range(len(axes))]
+        listed = None if None in sizes else np.asarray([i for i, size in enumerate(sizes) if size == 1])
     if listed is None:
         return "axes unknown"
-    axes = channels.axes(x)
     if node.op_type == "Squeeze":
         gone = {int(a) % len(axes) for a in listed.ravel()}
         channels.set(node.outputs[0], [a for i, a in enumerate(axes) if i not in gone])

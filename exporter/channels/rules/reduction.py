@@ -10,9 +10,10 @@ from .registry import rule
 
 _ADDITIVE = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
 """Zero terms change nothing."""
+_OF_ZEROS_NOT_ZERO = frozenset({"ReduceLogSum", "ReduceLogSumExp"})
 
 
-@rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", *sorted(_ADDITIVE))
+@rule("ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", *sorted(_ADDITIVE))
 def reduce(node: ir.Node, channels: Channels) -> str | None:
     """Over space labels pass. A sum over channels loses silent ones exactly; a mean or maximum would change."""
     x = operand(node, 0)
@@ -21,10 +22,11 @@ def reduce(node: ir.Node, channels: Channels) -> str | None:
     if over is None:
         return "axes unknown" if channels.labelled(x) else None
     keep = bool(node.attributes["keepdims"].as_int()) if "keepdims" in node.attributes else True
+    silent = node.op_type not in _OF_ZEROS_NOT_ZERO
     out: Axes = []
     for index, axis in enumerate(axes):
         if index not in over:
-            out.append(axis)
+            out.append(axis if axis is None or silent else axis.with_zero(False))
             continue
         if axis is not None and node.op_type in _ADDITIVE:
             channels.contract(axis, axis, f"summed by {place(node)}")
@@ -33,6 +35,32 @@ def reduce(node: ir.Node, channels: Channels) -> str | None:
         if keep:
             out.append(None)
     channels.set(node.outputs[0], out)
+    return None
+
+
+@rule("ArgMax", "ArgMin", "CumSum", "TopK")
+def along_one_axis(node: ir.Node, channels: Channels) -> str | None:
+    """Along space every channel is by itself; along channels the result would change."""
+    x = operand(node, 0)
+    axes = channels.axes(x)
+    if not channels.labelled(x):
+        return None
+    if node.op_type == "CumSum":
+        constant = channels.constant(operand(node, 1))
+        along = None if constant is None else int(np.ravel(constant)[0])
+    else:
+        default = -1 if node.op_type == "TopK" else 0
+        along = node.attributes["axis"].as_int() if "axis" in node.attributes else default
+    if along is None:
+        return "axis unknown"
+    if axes[along] is not None:
+        return "runs along channels"
+    out: Axes = [a if a is None else a.with_zero(False) for a in axes]
+    keep = "keepdims" not in node.attributes or bool(node.attributes["keepdims"].as_int())
+    if node.op_type.startswith("Arg") and not keep:
+        del out[along]
+    for output in node.outputs:
+        channels.set(output, out)
     return None
 
 

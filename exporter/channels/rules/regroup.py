@@ -6,6 +6,7 @@ are laid out as the grid of the input axes and read off as the grid of the outpu
     merge (C, H, W) -> C*H*W      repeats each label H*W times
     split C -> (g, C/g)           ties the labels over g, so that every group of the split keeps equal width
     (C, 1, 1) -> C                is the identity
+    (C, H, W) -> (g, C/g*H*W)     ties the C/g labels of a group, whatever H and W are (as GroupNorm is traced)
 
 A group with channels on two input axes, or one whose product is not known as a number, declines.
 """
@@ -71,19 +72,40 @@ def flatten(node: ir.Node, channels: Channels) -> str | None:
 
 @rule("Expand")
 def expand(node: ir.Node, channels: Channels) -> str | None:
-    """Channels pass where they are not what is repeated."""
+    """Channels pass where they are not what is repeated; what is repeated to a width follows that width."""
     x, out = operand(node, 0), node.outputs[0]
     target = entries(node, 1, channels)
     if target is None:
         return "target shape unknown"
     if len(target) < rank(x):
         return "target of lower rank"
-    axes: Axes = [*([None] * (len(target) - rank(x))), *channels.axes(x)]
+    constant = channels.constant(x)
+    silent = constant is not None and not np.any(constant)
+    own: Axes = [*([None] * (len(target) - rank(x))), *channels.axes(x)]
+    axes = [a if a is not None else _sized_by(entry, channels, silent) for a, entry in zip(own, target)]
     problem = check_entries(node, target, axes, channels)
     if problem:
         return problem
     channels.set(out, axes)
     return None
+
+
+@rule("ConstantOfShape")
+def constant_of_shape(node: ir.Node, channels: Channels) -> str | None:
+    """A tensor of one value: each axis follows the width that sizes it."""
+    target = entries(node, 0, channels)
+    if target is None:
+        return "shape unknown"
+    value = node.attributes["value"].as_tensor().numpy() if "value" in node.attributes else np.zeros(1)
+    axes = [_sized_by(entry, channels, silent=not np.any(value)) for entry in target]
+    channels.set(node.outputs[0], axes)
+    return None
+
+
+def _sized_by(entry: Entry, channels: Channels, silent: bool) -> Axis | None:
+    """The labels of the axis that gives an entry of a shape its number, None for any other entry."""
+    source = None if entry.value is None else channels.axes(entry.value)[entry.axis]
+    return None if source is None else Axis(source.ids, np.full(len(source), silent))
 
 
 def regroup(axes: Axes, before: Sequence[Dim], after: Sequence[Dim], channels: Channels) -> Axes | str:
@@ -110,9 +132,38 @@ def regroup(axes: Axes, before: Sequence[Dim], after: Sequence[Dim], channels: C
             channels.pin(axes[carried[0]], "one channel fills an axis that is reshaped")
         else:
             out[group.outputs[where]] = axis
-    if any(axes[i] is not None for i in range(len(before)) if i not in covered):
-        return "axes of unknown length around the channels"
+    rest = [i for i in range(len(before)) if i not in covered]
+    if any(axes[i] is not None for i in rest):
+        free = [o for o in range(len(after)) if not any(o in group.outputs for group in groups)]
+        return _across_unknown(axes, before, after, rest, free, out, channels)
     return out
+
+
+def _across_unknown(
+    axes: Axes,
+    before: Sequence[Dim],
+    after: Sequence[Dim],
+    rest: list[int],
+    free: list[int],
+    out: Axes,
+    channels: Channels,
+) -> Axes | str:
+    """(C, H, W) -> (g, C/g*H*W) and back, with H and W unknown: the leading axes alone decide where channels go."""
+    declined = "axes of unknown length around the channels"
+    if not rest or not free or any(axes[i] is not None for i in rest[1:]):
+        return declined
+    axis, width, groups = axes[rest[0]], before[rest[0]], after[free[0]]
+    if axis is None or not isinstance(width, int) or not isinstance(groups, int) or len(rest) < 2 or len(free) < 2:
+        return declined
+    if width % groups == 0 and len(free) == 2:
+        rows = axis.ids.reshape(groups, -1)
+        channels.labels.unite(rows, rows[:, :1])
+        out[free[0]] = Axis(rows[:, 0], np.asarray(axis.zero.reshape(groups, -1).all(axis=1), np.bool_))
+        return out
+    if groups % width == 0 and len(rest) == 2:
+        out[free[0]] = axis.moved(lambda flat: np.repeat(flat, groups // width))
+        return out
+    return declined
 
 
 def match(before: Sequence[Dim], after: Sequence[Dim]) -> list[Group]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..context import Channels, operand
+from ..context import Axes, Channels, operand, place, rank
 from ..dims import entries
 from .registry import rule
 from .regroup import check_entries
@@ -23,11 +23,40 @@ def pool(node: ir.Node, channels: Channels) -> str | None:
     return None
 
 
+@rule("GridSample", "RoiAlign")
+def sample(node: ir.Node, channels: Channels) -> str | None:
+    """Interpolates the image between its pixels, channel by channel; where it looks is data."""
+    x = operand(node, 0)
+    axes = channels.axes(x)
+    channels.pin_but_channels(x, f"an axis over which {place(node)} samples")
+    for value in node.inputs[1:]:
+        channels.pin(value, f"says where {place(node)} samples")
+    out: Axes = [None] * rank(node.outputs[0])
+    if len(axes) > 1 and len(out) > 1:
+        out[1] = axes[1]
+    channels.set(node.outputs[0], out)
+    return None
+
+
+@rule("Upsample")
+def upsample(node: ir.Node, channels: Channels) -> str | None:
+    """Resize of opset 9, with scales alone."""
+    x = operand(node, 0)
+    scales = channels.constant(node.inputs[1] if len(node.inputs) > 1 else None)
+    if scales is None:
+        return "scales unknown" if channels.labelled(x) else None
+    if any(a is not None and s != 1.0 for a, s in zip(channels.axes(x), np.ravel(scales))):
+        return "resizes channels"
+    channels.set(node.outputs[0], channels.axes(x))
+    return None
+
+
 @rule("Resize")
 def resize(node: ir.Node, channels: Channels) -> str | None:
     """Interpolates space: the channel axis must keep its length, given as scale 1 or as its own size."""
     x = operand(node, 0)
     axes = channels.axes(x)
+    outside = "extrapolation_value" in node.attributes and node.attributes["extrapolation_value"].as_float() != 0
     if "axes" in node.attributes:
         resized = {a % len(axes) for a in node.attributes["axes"].as_ints()}
         if any(axes[a] is not None for a in resized):
@@ -46,5 +75,5 @@ def resize(node: ir.Node, channels: Channels) -> str | None:
                 return problem
             if any(a is not None and e.size not in (None, len(a)) for a, e in zip(axes, target)):
                 return "resizes channels"
-    channels.set(node.outputs[0], axes)
+    channels.set(node.outputs[0], [a.with_zero(False) if a is not None and outside else a for a in axes])
     return None
