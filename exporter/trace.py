@@ -133,7 +133,7 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Mo
     model = program.model
     # The tracer notes every line of Python it went through, with this machine's paths: none of it is for a bundle.
     common.ClearMetadataAndDocStringPass()(model)
-    return _own_outputs(slices_to_gathers(fold_constants(_name_sizes(model))))
+    return _own_outputs(slices_to_gathers(fold_constants(_name_sizes(model), module.state_dict())))
 
 
 def _agrees_at_other_size(module: nn.Module, model: ir.Model, batch: torch.Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import onnx_ir as ir
@@ -87,6 +88,15 @@ class Channels:
         if a is None or b is None:
             return a is b
         return len(a) == len(b) and np.array_equal(self.labels.find(a.ids), self.labels.find(b.ids))
+
+    def scales(self, a: Axis | None, b: Axis | None, factor: Fraction) -> bool:
+        """Whether `a` is `factor` times as wide as `b` whatever leaves: it has each label that many times as often."""
+        if a is None or b is None:
+            return a is b
+        often, rarely = (np.repeat(axis.ids, n) for axis, n in ((b, factor.numerator), (a, factor.denominator)))
+        return len(often) == len(rarely) and np.array_equal(
+            np.sort(self.labels.find(often)), np.sort(self.labels.find(rarely))
+        )
 
     # --- writing -------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ that reads a parameter, because a folded parameter would lose the name that ties
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
@@ -15,15 +17,18 @@ _LARGEST_FOLDED = 1 << 24
 """Elements; above it a folded constant would outweigh the nodes it replaces."""
 
 
-def fold_constants(model: ir.Model) -> ir.Model:
-    """Return a copy of `model` with constant sub-graphs folded, constants as initializers, shapes inferred."""
+def fold_constants(model: ir.Model, parameters: Collection[str] | None = None) -> ir.Model:
+    """Return a copy of `model` with constant sub-graphs folded, constants as initializers, shapes inferred.
+
+    parameters: initializers that keep their names, all of them where None.
+    """
     model = model.clone()
-    parameters = set(model.graph.initializers)
+    kept = set(model.graph.initializers) if parameters is None else set(parameters)
 
     def may_fold(node: ir.Node) -> bool | None:
         if node.op_type == "Shape":  # reads the shape of a parameter, not its values
             return None
-        return False if any(v is not None and v.name in parameters for v in node.inputs) else None
+        return False if any(v is not None and v.name in kept for v in node.inputs) else None
 
     optimizer.fold_constants(
         model,

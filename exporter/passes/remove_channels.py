@@ -75,7 +75,9 @@ def _renumber(
     old = _constant(node, rewrite.input)
     positions = old % len(alive)
     new_position = np.cumsum(alive) - 1
-    kept = new_position[positions[alive[positions]]] if old.ndim else new_position[positions]
+    kept = (
+        new_position[positions[alive[positions]]].reshape(-1, *old.shape[1:]) if old.ndim else new_position[positions]
+    )
     _give_constant(model, node, rewrite.input, kept.astype(old.dtype))
 
 

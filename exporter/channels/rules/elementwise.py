@@ -75,10 +75,9 @@ def add(node: ir.Node, channels: Channels) -> str | None:
     """Zero where every term is; a per-channel constant that is a parameter is masked with its channel."""
     operands = [v for v in node.inputs if v is not None]
     for value in operands:
-        if value.is_initializer():
-            for axis in range(rank(value)):
-                if channels.axes(value)[axis] is not None:
-                    channels.mask(value, axis)
+        for axis, carried in enumerate(channels.axes(value)):
+            if carried is not None and carried.source is not None:  # a parameter, moved perhaps
+                channels.mask(value, axis)
     return broadcast(node, channels, operands, needs_all=True)
 
 

@@ -135,11 +135,15 @@ def regroup(axes: Axes, before: Sequence[Dim], after: Sequence[Dim], channels: C
     rest = [i for i in range(len(before)) if i not in covered]
     if any(axes[i] is not None for i in rest):
         free = [o for o in range(len(after)) if not any(o in group.outputs for group in groups)]
-        return _across_unknown(axes, before, after, rest, free, out, channels)
+        if not (
+            _lead(axes, before, after, rest, free, out, channels)
+            or _trail(axes, before, after, rest, free, out, channels)
+        ):
+            return "axes of unknown length around the channels"
     return out
 
 
-def _across_unknown(
+def _lead(
     axes: Axes,
     before: Sequence[Dim],
     after: Sequence[Dim],
@@ -147,23 +151,48 @@ def _across_unknown(
     free: list[int],
     out: Axes,
     channels: Channels,
-) -> Axes | str:
-    """(C, H, W) -> (g, C/g*H*W) and back, with H and W unknown: the leading axes alone decide where channels go."""
-    declined = "axes of unknown length around the channels"
-    if not rest or not free or any(axes[i] is not None for i in rest[1:]):
-        return declined
-    axis, width, groups = axes[rest[0]], before[rest[0]], after[free[0]]
-    if axis is None or not isinstance(width, int) or not isinstance(groups, int) or len(rest) < 2 or len(free) < 2:
-        return declined
-    if width % groups == 0 and len(free) == 2:
-        rows = axis.ids.reshape(groups, -1)
+) -> bool:
+    """(C, H, W) -> (g, C/g*H*W) and back with H and W unknown: the first axes alone decide where channels go."""
+    if len(rest) < 2 or len(free) < 2 or any(axes[i] is not None for i in rest[1:]):
+        return False
+    axis, width, wanted = axes[rest[0]], before[rest[0]], after[free[0]]
+    if axis is None or not isinstance(width, int) or not isinstance(wanted, int):
+        return False
+    if width % wanted == 0 and len(free) == 2:
+        rows = axis.ids.reshape(wanted, -1)
         channels.labels.unite(rows, rows[:, :1])
-        out[free[0]] = Axis(rows[:, 0], np.asarray(axis.zero.reshape(groups, -1).all(axis=1), np.bool_))
-        return out
-    if groups % width == 0 and len(rest) == 2:
-        out[free[0]] = axis.moved(lambda flat: np.repeat(flat, groups // width))
-        return out
-    return declined
+        out[free[0]] = Axis(rows[:, 0], np.asarray(axis.zero.reshape(wanted, -1).all(axis=1), np.bool_))
+        return True
+    if wanted % width == 0 and len(rest) == 2:
+        out[free[0]] = axis.moved(lambda flat: np.repeat(flat, wanted // width))
+        return True
+    return False
+
+
+def _trail(
+    axes: Axes,
+    before: Sequence[Dim],
+    after: Sequence[Dim],
+    rest: list[int],
+    free: list[int],
+    out: Axes,
+    channels: Channels,
+) -> bool:
+    """(N, C) -> (N*g, C/g) and back with N unknown (heads of attention): the last axes alone decide."""
+    if len(rest) < 2 or len(free) < 2 or any(axes[i] is not None for i in rest[:-1]):
+        return False
+    axis, width, wanted = axes[rest[-1]], before[rest[-1]], after[free[-1]]
+    if axis is None or not isinstance(width, int) or not isinstance(wanted, int):
+        return False
+    if width % wanted == 0 and len(free) == 2:
+        rows = axis.ids.reshape(-1, wanted)
+        channels.labels.unite(rows, rows[:1])
+        out[free[-1]] = Axis(rows[0], np.asarray(axis.zero.reshape(-1, wanted).all(axis=0), np.bool_))
+        return True
+    if wanted % width == 0 and len(rest) == 2:
+        out[free[-1]] = axis.moved(lambda flat: np.tile(flat, wanted // width))
+        return True
+    return False
 
 
 def match(before: Sequence[Dim], after: Sequence[Dim]) -> list[Group]:
@@ -195,7 +224,7 @@ def check_entries(node: ir.Node, target: list[Entry], axes: Axes, channels: Chan
     for entry, axis in zip(target, axes):
         if entry.value is not None:
             source = channels.axes(entry.value)[entry.axis]
-            if source is not None and not channels.same(source, axis):
+            if source is not None and not channels.scales(axis, source, entry.factor):
                 channels.pin(source, f"its width sizes another tensor in {place(node)}")
                 return "sized by the width of another tensor"
         elif axis is not None and entry.size is None:

@@ -87,6 +87,32 @@ def _slices(node: ir.Node, channels: Channels) -> list[list[int] | None]:
     return [starts, ends, axes, steps]
 
 
+@rule("GatherND")
+def gather_nd(node: ir.Node, channels: Channels) -> str | None:
+    """With indices (k, 1), as advanced indexing is traced: out[j] = in[index[j]] along the first axis."""
+    x, indices = operand(node, 0), operand(node, 1)
+    axes = channels.axes(x)
+    if not channels.labelled(x):
+        return None
+    constant = channels.constant(indices)
+    if (
+        constant is None
+        or constant.ndim != 2
+        or constant.shape[1] != 1
+        or ("batch_dims" in node.attributes
+        and node.attributes["batch_dims"].as_int())
+    ):
+        return "indices over several axes, or computed ones"
+    out: Axes = [None, *axes[1:]]
+    carried = axes[0]
+    if carried is not None:
+        where = np.asarray(constant, np.int64).ravel() % len(carried)
+        out[0] = Axis(carried.ids[where], carried.zero[where])
+        channels.renumber(node, 1, carried.ids)
+    channels.set(node.outputs[0], out)
+    return None
+
+
 @rule("Gather")
 def gather(node: ir.Node, channels: Channels) -> str | None:
     """out[..., j, ...] = in[..., index[j], ...]: labels are picked, the indices numbered anew.
