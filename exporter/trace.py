@@ -36,15 +36,15 @@ def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
     Raises UnsupportedGraphError if the net is not float32, if its forward fails on `example` or does not repeat
     itself, or if it cannot be traced.
     """
-    _check_precision(module, example)
+    check_precision(module, example)
     _check_forward(module, example)
-    # A batch of one would be specialised to the constant 1.
-    batch = torch.cat([example, example]) if example.shape[0] == 1 else example
-    model = _export(module, batch, dynamic_size=batch.ndim == 4)
-    if batch.ndim == 4 and not _agrees_at_other_size(module, model, batch):
-        # The net, or what the tracer made of it, holds for this image size alone.
-        model = _export(module, batch, dynamic_size=False)
-    return model
+    for batch, dynamic_axes, elsewhere in _attempts(example):
+        with contextlib.suppress(UnsupportedGraphError):
+            model = _export(module, batch, dynamic_axes)
+            if _agrees(module, model, elsewhere):
+                return model
+    # The net, or what the tracer makes of it, holds for this batch and this size alone.
+    return _export(module, example, ())
 
 
 def runner_from_module(module: nn.Module) -> Runner:
@@ -81,7 +81,10 @@ def _arrays(outputs: object) -> list[NDArray[np.generic]]:
     return [tensor.detach().cpu().numpy() for tensor in flatten_outputs(outputs)]
 
 
-def _check_precision(module: nn.Module, example: torch.Tensor) -> None:
+def check_precision(module: nn.Module, example: torch.Tensor) -> None:
+    """Raise UnsupportedGraphError unless the example and everything in the module is float32 (or no float)."""
+    if not example.numel():
+        raise UnsupportedGraphError(f"the example of shape {tuple(example.shape)} is empty", "give at least one image")
     tensors = {"the example": example, **module.state_dict()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
@@ -114,9 +117,18 @@ def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
         )
 
 
-def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Model:
-    auto = torch.export.Dim.AUTO
-    dynamic = {0: auto, 2: auto, 3: auto} if dynamic_size else {0: auto}
+def _attempts(example: torch.Tensor) -> Iterator[tuple[torch.Tensor, tuple[int, ...], tuple[int, ...]]]:
+    """What may be called dynamic, most of it first: a batch to trace, its dynamic axes, another shape to hold at."""
+    # A batch of one would be specialised to the constant 1.
+    batch = torch.cat([example, example]) if example.shape[0] == 1 else example
+    if example.ndim == 4:
+        yield batch, (0, 2, 3), (1, example.shape[1], *(2 * n for n in example.shape[2:]))
+    if example.ndim > 1:
+        yield batch, (0,), (1, *example.shape[1:])
+
+
+def _export(module: nn.Module, batch: torch.Tensor, dynamic_axes: tuple[int, ...]) -> ir.Model:
+    dynamic = {axis: torch.export.Dim.AUTO for axis in dynamic_axes}
     try:
         with evaluating(module), _quiet():
             # dynamic_shapes as a tuple binds by position, whatever the forward calls its argument.
@@ -136,9 +148,9 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Mo
     return _own_outputs(slices_to_gathers(fold_constants(_name_sizes(model), module.state_dict())))
 
 
-def _agrees_at_other_size(module: nn.Module, model: ir.Model, batch: torch.Tensor) -> bool:
+def _agrees(module: nn.Module, model: ir.Model, shape: tuple[int, ...]) -> bool:
     """Whether a trace that claims to be dynamic is: an adaptive pool, say, is traced with the example's window."""
-    images = np.zeros((1, batch.shape[1], 2 * batch.shape[2], 2 * batch.shape[3]), np.float32)
+    images = np.zeros(shape, np.float32)
     images += np.linspace(-1, 1, images.shape[-1], dtype=np.float32)
     try:
         wanted = runner_from_module(module)(images)

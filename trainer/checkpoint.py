@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
+from torch import nn
 
 from edgeslim.atomic import replaced_directory
 from edgeslim.errors import CheckpointError, TrainingError
@@ -103,6 +104,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         parts={name.removesuffix(".safetensors"): _from_bytes(data, path / name) for name, data in content.items()},
         plan=None if plan is None else PruningPlan.from_json(plan),
     )
+
+
+def check_fit(saved: Checkpoint, path: Path, key: str, module: nn.Module) -> None:
+    """Raise CheckpointError if a checkpoint belongs to another run or another net."""
+    if saved.key != key:
+        raise CheckpointError(
+            f"{path} belongs to another run: its key is {saved.key[:12] or 'empty'}, this run's is {key[:12]}",
+            "give another --out, or --fresh to start over",
+        )
+    own, seen = module.state_dict(), saved.model
+    for name in sorted(set(own) | set(seen)):
+        if name not in own or name not in seen or own[name].shape != seen[name].shape:
+            raise CheckpointError(f"{path}: {name} does not fit this model", "give another --out, or --fresh")
 
 
 def _read_index(path: Path) -> CheckpointIndex:

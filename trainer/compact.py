@@ -84,13 +84,16 @@ def compact_module(dense: nn.Module, plan: PruningPlan, example: torch.Tensor) -
 
 
 def with_tied_names(plan: PruningPlan, module: nn.Module) -> PruningPlan:
-    """The plan, saying of every other name of a shared parameter what it says of the first.
+    """The plan, saying of every other name of a shared parameter or buffer what it says of the first.
 
-    A parameter that two layers share is one initializer of the trace and two entries of a `state_dict`.
+    A tensor that two layers share is one initializer of the trace and two entries of a `state_dict`.
     """
     names: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
+    for name, tensor in [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]:
+        names.setdefault(id(tensor), []).append(name)
     tied = {
         other: plan.initializers[first]
         for shared in names.values()
@@ -165,7 +168,7 @@ def _compare(masked: nn.Module, small: nn.Module, example: torch.Tensor) -> None
             wanted, seen = flatten_outputs(masked(example)), flatten_outputs(small(example))
     except Exception as error:  # a forward that hard-codes a width fails in any way it likes
         raise UnsupportedGraphError(
-            f"{type(small).__name__} hard-codes a width in its forward: {first_line(error)}",
+            f"{type(small).__name__} does not run with fewer channels: {first_line(error)}",
             "it is trained masked instead; the exported graph is compact all the same",
         ) from error
     for a, b in ((s.double(), w.double()) for s, w in zip(seen, wanted)):

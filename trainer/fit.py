@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from edgeslim.errors import CheckpointError, TrainingError, first_line
 from edgeslim.exporter.plan import PruningPlan
 
-from .checkpoint import INDEX, Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import INDEX, Checkpoint, check_fit, load_checkpoint, save_checkpoint
 from .progress import Progress, Silent
 from .recipe import FitSection
 from .regularizers import Regularizer, kernels
@@ -116,7 +116,7 @@ def fit(
     state, saved = FitState(), None
     if directory is not None and (directory.is_file() or (directory / INDEX).exists()):  # a file is refused
         saved = load_checkpoint(directory)
-        _check_fit(saved, directory, key, module)
+        check_fit(saved, directory, key, module)
         _restore(saved, directory, module, state)
     progress.stage(name, section.steps)
     if state.finished:
@@ -256,18 +256,6 @@ def _save(
     save_checkpoint(
         path, Checkpoint(key=key, step=state.step, finished=state.finished, parts=parts, numbers=numbers, plan=plan)
     )
-
-
-def _check_fit(saved: Checkpoint, path: Path | None, key: str, module: nn.Module) -> None:
-    if saved.key != key:
-        raise CheckpointError(
-            f"{path} belongs to another run: its key is {saved.key[:12] or 'empty'}, this run's is {key[:12]}",
-            "give another --out, or --fresh to start over",
-        )
-    own, seen = module.state_dict(), saved.model
-    for name in sorted(set(own) | set(seen)):
-        if name not in own or name not in seen or own[name].shape != seen[name].shape:
-            raise CheckpointError(f"{path}: {name} does not fit this model", "give another --out, or --fresh")
 
 
 def _restore(saved: Checkpoint, path: Path | None, module: nn.Module, state: FitState) -> None:

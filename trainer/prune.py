@@ -72,7 +72,7 @@ def _budget(ratio: float | None, target: str | None) -> BudgetSpec:
         if not isinstance(ratio, (int, float)) or not 0.0 < ratio < 1.0:
             raise ConfigError(f"ratio is {ratio!r}; it must lie between 0 and 1", "0.5 cuts half of every family")
         return RatioBudget(name="ratio", ratio=ratio)
-    found = _MACS.fullmatch((target or "").replace(" ", ""))
+    found = _MACS.fullmatch(target.replace(" ", "")) if isinstance(target, str) else None
     if found is None or not 0.0 < float(found[1]) < 1.0:
         raise ConfigError(f"target {target!r} is not understood", 'write "macs=0.5x", the share of MACs to keep')
     return MacsBudget(name="macs", keep=float(found[1]))
@@ -83,6 +83,8 @@ def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, c
         if criterion == "ln_norm":
             raise ConfigError("criterion ln_norm looks at feature maps", "give calibration=batches of real images")
         calibration = [example]
+    if not isinstance(calibration, Iterable):
+        raise ConfigError(f"calibration is a {type(calibration).__name__}", "give batches of images, tensors")
     batches = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
     if not batches:
         raise ConfigError("calibration is empty", "give at least one batch of images")
@@ -94,4 +96,6 @@ def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, c
                 f"calibration batch {number} is {seen}, not a batch of images of one size, like {tuple(example.shape)}",
                 "give tensors (N, C, H, W), without labels",
             )
+        if not bool(batch.isfinite().all()):
+            raise ConfigError(f"calibration batch {number} holds numbers that are not finite", "look at those images")
     return np.asarray(np.concatenate([batch.detach().cpu().numpy() for batch in batches]), np.float32)

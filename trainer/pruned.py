@@ -19,7 +19,7 @@ from edgeslim.exporter.certificate import References
 from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
 from edgeslim.exporter.channels.coverage import coverage
 from edgeslim.exporter.plan import PruningPlan, cut_of_plan, plan_from_cut
-from edgeslim.exporter.trace import runner_from_module, trace
+from edgeslim.exporter.trace import check_precision, runner_from_module, trace
 from edgeslim.exporter.weights import with_weights
 
 from .compact import compact_module, expand_state, hold_masks, with_tied_names
@@ -69,7 +69,8 @@ class PrunedModel:
 
     @property
     def graph(self) -> ir.Model:
-        """The traced graph with the masked net's weights."""
+        """The traced graph with the masked net's weights. Raises UnsupportedGraphError if those are float32 no more."""
+        check_precision(self._masked if self._compact is None else self._compact, self._example)
         state = {name: t.detach().cpu().numpy() for name, t in self.module.state_dict().items()}
         return with_weights(self.channels.model, state)
 

@@ -102,11 +102,11 @@ class ChannelMap:
 def analyze(model: ir.Model, parameters: Collection[str] | None = None) -> ChannelMap:
     """Find the prunable units of a graph.
 
-    parameters: initializers that can be masked (a module's `state_dict` names); all where None.
+    parameters: initializers that can be masked (a module's `state_dict` names); all but single numbers where None.
     Raises UnsupportedGraphError for a graph that breaks the rules of ONNX.
     """
     graph = model.graph
-    maskable = frozenset(graph.initializers if parameters is None else parameters)
+    maskable = frozenset(_tensors(graph) if parameters is None else parameters)
     channels = Channels(maskable)
     layers: list[LayerWidth] = []
     for node in _nodes(graph):
@@ -130,6 +130,13 @@ def analyze(model: ir.Model, parameters: Collection[str] | None = None) -> Chann
         value_ids=_value_ids(graph, channels),
         labels=channels.labels,
     )
+
+
+def _tensors(graph: ir.Graph) -> Iterator[str]:
+    """Initializers with more than one element: a single number bounds or scales, and masks nobody's channel."""
+    for name, value in graph.initializers.items():
+        if value.const_value is not None and value.const_value.size > 1:
+            yield name
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -79,6 +79,10 @@ class Channels:
             self._constants[name] = value.const_value.numpy()
         return self._constants[name]
 
+    def settled(self, value: ir.Value | None) -> NDArray[np.generic] | None:
+        """The array behind a constant that no training changes: a parameter that is zero now may not stay so."""
+        return None if value is None or value.name in self._maskable else self.constant(value)
+
     def labelled(self, value: ir.Value) -> bool:
         """Whether any axis of `value` can still shrink."""
         return any(axis is not None for axis in self.axes(value))
@@ -204,9 +208,8 @@ class Channels:
 
     def _zero_slices(self, value: ir.Value, axis: int) -> Flags:
         """Which slices of a constant are zero already; only vectors and the like are worth looking at."""
-        constant = self.constant(value)
-        # A parameter that is zero today may be trained away from it; only constants of the graph are zero for good.
-        if constant is None or value.name in self._maskable or constant.size > 1 << 16:
+        constant = self.settled(value)
+        if constant is None or constant.size > 1 << 16:
             return np.zeros(value.shape.numpy()[axis] if value.shape is not None else 0, np.bool_)
         rest = tuple(i for i in range(constant.ndim) if i != axis)
         return np.asarray(~np.any(constant, axis=rest), np.bool_)

@@ -56,7 +56,7 @@ def clip(node: ir.Node, channels: Channels) -> str | None:
 def power(node: ir.Node, channels: Channels) -> str | None:
     """0 to a positive constant power is zero; any other power is unknown."""
     base, exponent = operand(node, 0), operand(node, 1)
-    constant = channels.constant(exponent)
+    constant = channels.settled(exponent)
     problem = broadcast(node, channels, [base, exponent], needs_all=False, silencers=1)
     if problem is None and (constant is None or not np.all(np.asarray(constant, np.float64) > 0)):
         out = node.outputs[0]
@@ -135,7 +135,7 @@ def broadcast(
 def _zero(channels: Channels, value: ir.Value, axis: int, carried: Axis | None) -> Flags | np.bool_:
     """Flags of one operand along the axis counted from the right, () or (n,) bool."""
     if carried is None:
-        constant = channels.constant(value)
+        constant = channels.settled(value)
         return np.bool_(constant is not None and not np.any(constant))
     if carried.source in channels.masked:
         return np.True_
@@ -149,5 +149,5 @@ def _bound(node: ir.Node, channels: Channels, index: int, name: str) -> float | 
     value = node.inputs[index] if index < len(node.inputs) else None
     if value is None:
         return -np.inf if name == "min" else np.inf
-    constant = channels.constant(value)
+    constant = channels.settled(value)
     return None if constant is None else float(constant.ravel()[0])

@@ -161,5 +161,5 @@ def _pads_with_zero(node: ir.Node, channels: Channels) -> bool:
     value = node.inputs[2] if len(node.inputs) > 2 else None
     if value is None:
         return True
-    constant = channels.constant(value)
+    constant = channels.settled(value)
     return constant is not None and not np.any(constant)

@@ -79,7 +79,7 @@ def expand(node: ir.Node, channels: Channels) -> str | None:
         return "target shape unknown"
     if len(target) < rank(x):
         return "target of lower rank"
-    constant = channels.constant(x)
+    constant = channels.settled(x)
     silent = constant is not None and not np.any(constant)
     own: Axes = [*([None] * (len(target) - rank(x))), *channels.axes(x)]
     axes = [a if a is not None else _sized_by(entry, channels, silent) for a, entry in zip(own, target)]

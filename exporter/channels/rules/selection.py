@@ -99,8 +99,7 @@ def gather_nd(node: ir.Node, channels: Channels) -> str | None:
         constant is None
         or constant.ndim != 2
         or constant.shape[1] != 1
-        or ("batch_dims" in node.attributes
-        and node.attributes["batch_dims"].as_int())
+        or ("batch_dims" in node.attributes and node.attributes["batch_dims"].as_int())
     ):
         return "indices over several axes, or computed ones"
     out: Axes = [None, *axes[1:]]
