@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,11 @@ from edgeslim.schema import SchemaError, dumps, loads
 
 from .channels import ChannelMap
 
+if TYPE_CHECKING:
+    from torch import nn
+
 SCHEMA = 1
+Module = TypeVar("Module", bound="nn.Module")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,17 @@ class PruningPlan:
                         f"the plan cuts {name} along axis {axis.axis} of width {axis.width}, here its shape is {shape}",
                         "use the plan of this model, or build the model with the same arguments",
                     )
+
+    def apply(self, module: Module) -> Module:
+        """Take the cut channels out of a torch module in place and return it: a fresh instance of the net's class.
+
+        Its weights can then be loaded from a state of the compact net. Raises PlanError if the plan belongs to
+        another net.
+        """
+        from .shrink import shrink_module  # torch, which reading and writing plans does without
+
+        shrink_module(module, self)
+        return module
 
     def shrink(self, name: str, weight: NDArray[np.generic]) -> NDArray[np.generic]:
         """The part of an initializer that stays: every planned axis from its width to len(keep)."""

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from . import bench, exporter, runtime, trainer
     from .exporter import export
     from .trainer.prune import prune
-    from .trainer.pruned import PrunedModel
+    from .trainer.pruned import PrunedModel, load_compact
 
-__all__ = ["PrunedModel", "bench", "export", "exporter", "prune", "runtime", "trainer"]
+__all__ = ["PrunedModel", "bench", "export", "exporter", "load_compact", "prune", "runtime", "trainer"]
 
-_HOME = {"PrunedModel": "trainer.pruned", "prune": "trainer.prune", "export": "exporter.export"}
+_HOME = {
+    "PrunedModel": "trainer.pruned",
+    "export": "exporter.export",
+    "load_compact": "trainer.pruned",
+    "prune": "trainer.prune",
+}
 
 
 def __getattr__(name: str) -> object:
