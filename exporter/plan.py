@@ -126,12 +126,12 @@ def plan_from_cut(channels: ChannelMap, cut: Collection[int]) -> PruningPlan:
     Raises PlanError if a label is no unit, or a family or layer would lose all its channels.
     """
     cut = frozenset(cut)
-    known = {u.label for f in channels.families for u in f.units}
+    known = set(channels.unit_labels.tolist())
     if not cut <= known:
         raise PlanError(f"labels {sorted(cut - known)[:3]} are no units of this model")
     families = []
     for family in channels.families:
-        keep = tuple(i for i, u in enumerate(family.units) if u.label not in cut)
+        keep = tuple(i for i, label in enumerate(family.labels.tolist()) if label not in cut)
         if not keep:
             raise PlanError(
                 f"family {family.name} would lose all its {family.width} channels",
@@ -153,7 +153,7 @@ def cut_of_plan(channels: ChannelMap, plan: PruningPlan) -> frozenset[int]:
                 f"family {family.name} is {family.width} wide in this model and {seen} in the plan",
                 "use the plan of this model",
             )
-        cut.update(u.label for i, u in enumerate(family.units) if i not in set(entry.keep))
+        cut.update(np.delete(family.labels, entry.keep).tolist())
     if planned:
         raise PlanError(
             f"the plan has a family {next(iter(planned))}, which this model lacks",
@@ -165,16 +165,17 @@ def cut_of_plan(channels: ChannelMap, plan: PruningPlan) -> frozenset[int]:
 def _initializers(channels: ChannelMap, cut: frozenset[int]) -> dict[str, tuple[AxisPlan, ...]]:
     gone: dict[tuple[str, int], set[int]] = {}
     masked: dict[tuple[str, int], bool] = {}
+    leaving = np.fromiter(cut, np.int64, len(cut))
     for family in channels.families:
-        for unit in family.units:
-            if unit.label not in cut:
-                continue
-            for member in unit.members:
-                if member.initializer not in channels.parameters:
-                    continue  # a constant of the trace: it shrinks in the graph, a module does not have it
-                place = (member.initializer, member.axis)
-                gone.setdefault(place, set()).update(member.indices)
-                masked[place] = member.masked
+        going = np.isin(family.labels, leaving)
+        if not going.any():
+            continue
+        for place in family.places:
+            if place.initializer not in channels.parameters:
+                continue  # a constant of the trace: it shrinks in the graph, a module does not have it
+            key = (place.initializer, place.axis)
+            gone.setdefault(key, set()).update(place.indices[going].ravel().tolist())
+            masked[key] = place.masked
     plans: dict[str, list[AxisPlan]] = {}
     for (name, index), indices in sorted(gone.items()):
         axis = channels.initializer_axes[name][index]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
-from edgeslim.exporter.channels.analyze import Unit
+from edgeslim.exporter.channels.families import Unit
 from edgeslim.exporter.channels.labels import Ids
 
 
