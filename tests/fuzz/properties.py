@@ -1,18 +1,17 @@
 """What must hold of every net, whatever the analysis makes of it.
 
-    exact        compact == masked on random inputs, for any set of units; all weights as small as the plan says
-    unit         the same for one unit at a time, silenced by hand: every kernel row, bias and shift that makes the channel is
-                 zero, and whatever reads it is garbage, because a silent channel leaves nothing to multiply
-    accounted    every layer with weights has units or a reason, for each of its channels
-    replayed     a plan that went through JSON cuts the same units of a freshly loaded graph, and the same slices
+exact        compact == masked on random inputs, for any set of units; all weights as small as the plan says
+unit         the same for one unit at a time, silenced by hand: every kernel row, bias and shift that makes the channel is
+             zero, and whatever reads it is garbage, because a silent channel leaves nothing to multiply
+accounted    every layer with weights has units or a reason, for each of its channels
+replayed     a plan that went through JSON cuts the same units of a freshly loaded graph, and the same slices
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnx
@@ -35,6 +34,12 @@ Arrays = dict[str, NDArray[np.generic]]
 
 TOLERANCE = 1e-4
 """Largest error relative to the largest output. float32 sums in another order differ by 1e-6 or so here."""
+FLOOR = 1e-6
+"""Largest error of outputs that are zero, or nearly."""
+JUMPS = frozenset({"ArgMax", "Greater", "QuantizeLinear", "Shrink", "ThresholdedRelu"})
+"""Operators that make a step of a rounding error. A fault shows on every input, a step on one in thousands: nets with
+such operators see five inputs and must be right on most of them.
+"""
 
 
 class Broken(AssertionError):
@@ -49,7 +54,7 @@ class Cut:
     seed: int = 0
 
     def labels(self, channels: ChannelMap) -> frozenset[int]:
-        """The units of this net that go; some may stay although drawn, see `without_emptied_axes`."""
+        """The units of this net that go; some may stay although drawn, see `spares_every_axis`."""
         rng = np.random.default_rng(self.seed)
         families = channels.families
         if not families:
@@ -57,12 +62,31 @@ class Cut:
         if self.share == 0:
             family = families[self.seed % len(families)]
             gone = [family.units[self.seed % family.width].label] if family.width > 1 else []
-            return frozenset(gone)
+            return self._sparing_every_axis(channels, gone)
         chosen: list[int] = []
         for family in families:
             count = min(round(self.share * family.width), family.width - 1)
             chosen += [family.units[i].label for i in rng.permutation(family.width)[:count]]
-        return frozenset(chosen)
+        return self._sparing_every_axis(channels, chosen)
+
+    @staticmethod
+    def spares_every_axis(channels: ChannelMap, cut: Collection[int]) -> bool:
+        """Whether every tensor keeps an element.
+
+        Nothing keeps a plan from cutting a whole piece of a Split, and engines refuse tensors without elements.
+        """
+        emptied = (ids for axes in channels.value_ids.values() for ids in axes if ids is not None)
+        return not any(set(cut).issuperset(ids.tolist()) for ids in emptied)
+
+    @staticmethod
+    def _sparing_every_axis(channels: ChannelMap, chosen: Collection[int]) -> frozenset[int]:
+        """Without the first unit of every axis that would vanish."""
+        cut = set(chosen)
+        for axes in channels.value_ids.values():
+            for ids in axes:
+                if ids is not None and cut.issuperset(ids.tolist()):
+                    cut.discard(int(ids[0]))
+        return frozenset(cut)
 
 
 def cuts() -> st.SearchStrategy[Cut]:
@@ -72,10 +96,11 @@ def cuts() -> st.SearchStrategy[Cut]:
 
 @dataclasses.dataclass
 class Case:
-    """A net with its analysis."""
+    """A net with its analysis, and the weights that it has when it is cut."""
 
     graph: Graph
     channels: ChannelMap
+    model: ir.Model
     weights: Arrays
 
     @classmethod
@@ -86,16 +111,20 @@ class Case:
         failed = [reason for reason in channels.pinned.values() if "its rule failed" in reason]
         _require(not failed, f"a rule failed: {failed[:1]}")
         values = channels.model.graph.initializers.items()
-        return cls(graph, channels, {n: v.const_value.numpy() for n, v in values if v.const_value is not None})
+        weights = {n: _trained(_numpy(v)) for n, v in values if n in graph.parameters}
+        return cls(graph, channels, with_weights(channels.model, weights), weights)
 
-    def inputs(self) -> list[NDArray[np.float32]]:
+    def inputs(self, count: int = 2) -> list[NDArray[np.float32]]:
+        """Random images; every second one brighter and of more contrast."""
         rng = np.random.default_rng(7)
-        shape = self.graph.input_shape
-        return [rng.standard_normal(shape, np.float32), 3 * rng.standard_normal(shape, np.float32) + 1]
+        return [
+            (1 + 2 * (i % 2)) * rng.standard_normal(self.graph.input_shape, np.float32) + np.float32(i % 2)
+            for i in range(count)
+        ]
 
     def dense(self) -> list[NDArray[np.generic]]:
         """All outputs on all inputs."""
-        return _run(self.channels.model, self.inputs())
+        return _run(self.model, self.inputs())
 
 
 # --- the properties -------------------------------------------------------------------------------------------
@@ -104,8 +133,8 @@ class Case:
 def check_exact(case: Case, cut: Collection[int]) -> ir.Model:
     """compact == masked, and compact is as small as the plan says. Returns the compact graph."""
     plan = plan_from_cut(case.channels, cut)
-    masked = with_weights(case.channels.model, {n: plan.mask(n, a) for n, a in case.weights.items() if _cut(plan, n)})
-    compact = remove_channels(case.channels.model, case.channels, cut)
+    masked = with_weights(case.model, {n: plan.mask(n, case.weights[n]) for n in plan.initializers})
+    compact = remove_channels(case.model, case.channels, cut)
     _compare(case, masked, compact)
     small = compact.graph.initializers
     for name in plan.initializers:
@@ -133,22 +162,26 @@ def check_unit(case: Case, unit: Unit) -> None:
     for member in unit.members:  # garbage may have been written across what is silent
         if member.initializer in arrays and (member.initializer, member.axis) in producers:
             arrays[member.initializer][(slice(None),) * member.axis + (list(member.indices),)] = 0
-    compact = remove_channels(case.channels.model, case.channels, {unit.label})
-    _compare(case, with_weights(case.channels.model, arrays), compact)
+    compact = remove_channels(case.model, case.channels, {unit.label})
+    _compare(case, with_weights(case.model, arrays), compact)
 
 
 def check_accounted(case: Case) -> Counter[str]:
     """Every weighted layer is in a family or has a reason. Returns how many layers stayed whole, by reason."""
-    layers = {layer.layer: layer for layer in case.channels.layers}
+    layers = case.channels.layers
     units = {unit.label for family in case.channels.families for unit in family.units}
-    for name, entry in zip((layer.layer for layer in case.channels.layers), coverage(case.channels)):
-        _require(entry.family is not None or bool(entry.reason), f"{name} is in no family and has no reason")
-        roots = set(case.channels.labels.find(layers[name].ids).tolist())
+    for layer, entry in zip(layers, coverage(case.channels)):
+        _require(entry.family is not None or bool(entry.reason), f"{layer.layer} is in no family and has no reason")
+        roots = set(case.channels.labels.find(layer.ids).tolist())
         lost = roots - units - set(case.channels.pinned)
-        _require(not lost, f"{len(lost)} channels of {name} are in no family and not pinned")
+        _require(not lost, f"{len(lost)} channels of {layer.layer} are in no family and not pinned")
+    wanted = Counter(kernel for node in case.channels.model.graph if (kernel := _kernel(node)))
+    _require(not wanted - Counter(layer.layer for layer in layers), "a layer is not in the report")
     for node in case.channels.model.graph:
-        weight = _kernel(node)
-        _require(weight is None or weight.name in layers, f"{node.op_type} {node.name} is not among the layers")
+        for value in node.outputs:
+            for ids, size in zip(case.channels.value_ids.get(value.name or "", ()), value.shape or ()):
+                same = ids is None or not isinstance(size, int) or len(ids) == size
+                _require(same, f"{node.op_type} {value.name} has {size} channels and other labels")
     return Counter(e.reason for e in coverage(case.channels) if e.family is None and e.reason)
 
 
@@ -160,7 +193,7 @@ def check_replayed(case: Case, cut: Collection[int], compact: ir.Model) -> None:
     again = cut_of_plan(fresh, plan)
     _require(plan.to_json() == text, "the plan changes on its way through JSON")
     _require(again == frozenset(cut), "the plan cuts other units of a fresh graph")
-    replayed = remove_channels(fresh.model, fresh, again).graph.initializers
+    replayed = remove_channels(with_weights(fresh.model, case.weights), fresh, again).graph.initializers
     wanted = compact.graph.initializers
     _require(list(replayed) == list(wanted), "the replayed graph has other initializers")
     for name in wanted:
@@ -171,12 +204,16 @@ def check_replayed(case: Case, cut: Collection[int], compact: ir.Model) -> None:
 
 
 def _compare(case: Case, masked: ir.Model, compact: ir.Model) -> None:
-    for wanted, seen in zip(_run(masked, case.inputs()), _run(compact, case.inputs())):
+    jumps = any(node.op_type in JUMPS for node in masked.graph)
+    pairs = list(zip(_run(masked, case.inputs(5 if jumps else 2)), _run(compact, case.inputs(5 if jumps else 2))))
+    for wanted, seen in pairs:
         _require(wanted.shape == seen.shape, f"an output has shape {seen.shape}, masked it has {wanted.shape}")
-        error, scale = float(np.abs(seen - wanted).max()), float(np.abs(wanted).max())
         _require(bool(np.isfinite(seen).all()), "an output is not finite")
-        message = f"compact differs from masked by {error:.3g} where the largest output is {scale:.3g}"
-        _require(error <= TOLERANCE * scale + 1e-6, message)
+    errors = [(float(np.abs(seen - wanted).max()), float(np.abs(wanted).max())) for wanted, seen in pairs]
+    far = [(error, scale) for error, scale in errors if error > TOLERANCE * scale + FLOOR]
+    if far and (not jumps or 2 * len(far) > len(pairs)):
+        error, scale = max(far)
+        raise Broken(f"compact differs from masked by {error:.3g} where the largest output is {scale:.3g}")
 
 
 def _run(model: ir.Model, inputs: list[NDArray[np.float32]]) -> list[NDArray[np.generic]]:
@@ -228,15 +265,15 @@ def _producers(graph: ir.Graph) -> Iterator[tuple[str, int]]:
             yield from ((name, axis) for name, size in zip(names, sizes) for axis in range(len(size)))
 
 
-def _kernel(node: ir.Node) -> ir.Value | None:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return None
-    weight = node.inputs[1]
-    return weight if weight is not None and weight.is_initializer() else None
+def _kernel(node: ir.Node) -> str | None:
+    weight = node.inputs[1] if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") else None
+    return weight.name if weight is not None and weight.is_initializer() else None
 
 
-def _cut(plan: PruningPlan, name: str) -> bool:
-    return name in plan.initializers
+def _trained(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """A parameter may be zero when the analysis sees it, and not for long."""
+    rng = np.random.default_rng(values.size)
+    return np.where(values == 0, rng.standard_normal(values.shape).astype(values.dtype), values)
 
 
 def _numpy(value: ir.Value) -> NDArray[np.generic]:
