@@ -28,10 +28,14 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
 
-    def decline(self, reasons: Counter[str]) -> None:
-        """Count reasons without the names of tensors in them."""
+    def count(self, *, nodes: int, units: int, reasons: Counter[str]) -> None:
+        """Add one graph; reasons are told apart without the names of tensors in them."""
+        self.graphs += 1
+        self.nodes += nodes
+        self.units += units
+        self.prunable += units > 0
         for reason, count in reasons.items():
-            self.reasons[re.sub(r" [twcni]\d\w*(?=\b)", "", reason)] += count
+            self.reasons[re.sub(r" [twcni]\d\w*", "", reason)] += count
 
     def lines(self) -> list[str]:
         seconds = time.monotonic() - self.started

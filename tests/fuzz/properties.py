@@ -28,9 +28,10 @@ from edgeslim.exporter.passes.slices_to_gathers import slices_to_gathers
 from edgeslim.exporter.plan import PruningPlan, cut_of_plan, plan_from_cut
 from edgeslim.exporter.weights import with_weights
 
-from .graphs import Graph, Net, build
+from .builder import Graph, Net
+from .graphs import build
 
-Arrays = dict[str, NDArray[np.generic]]
+Array = NDArray[np.float32]
 
 TOLERANCE = 1e-4
 """Largest error relative to the largest output. float32 sums in another order differ by 1e-6 or so here."""
@@ -101,7 +102,7 @@ class Case:
     graph: Graph
     channels: ChannelMap
     model: ir.Model
-    weights: Arrays
+    weights: dict[str, Array]
 
     @classmethod
     def of(cls, net: Net) -> Case:
@@ -114,7 +115,7 @@ class Case:
         weights = {n: _trained(_numpy(v)) for n, v in values if n in graph.parameters}
         return cls(graph, channels, with_weights(channels.model, weights), weights)
 
-    def inputs(self, count: int = 2) -> list[NDArray[np.float32]]:
+    def inputs(self, count: int = 2) -> list[Array]:
         """Random images; every second one brighter and of more contrast."""
         rng = np.random.default_rng(7)
         return [
@@ -122,7 +123,7 @@ class Case:
             for i in range(count)
         ]
 
-    def dense(self) -> list[NDArray[np.generic]]:
+    def dense(self) -> list[Array]:
         """All outputs on all inputs."""
         return _run(self.model, self.inputs())
 
@@ -150,7 +151,7 @@ def check_unit(case: Case, unit: Unit) -> None:
     """One unit, silenced without asking the analysis what to silence; its readers filled with garbage."""
     rng = np.random.default_rng(unit.label)
     producers = set(_producers(case.channels.model.graph))
-    arrays: Arrays = {}
+    arrays: dict[str, Array] = {}
     for member in unit.members:
         if member.initializer in case.graph.parameters:
             array = arrays.setdefault(member.initializer, case.weights[member.initializer].copy())
@@ -209,14 +210,14 @@ def _compare(case: Case, masked: ir.Model, compact: ir.Model) -> None:
     for wanted, seen in pairs:
         _require(wanted.shape == seen.shape, f"an output has shape {seen.shape}, masked it has {wanted.shape}")
         _require(bool(np.isfinite(seen).all()), "an output is not finite")
-    errors = [(float(np.abs(seen - wanted).max()), float(np.abs(wanted).max())) for wanted, seen in pairs]
+    errors = [(float(np.abs(np.subtract(seen, wanted)).max()), float(np.abs(wanted).max())) for wanted, seen in pairs]
     far = [(error, scale) for error, scale in errors if error > TOLERANCE * scale + FLOOR]
     if far and (not jumps or 2 * len(far) > len(pairs)):
         error, scale = max(far)
         raise Broken(f"compact differs from masked by {error:.3g} where the largest output is {scale:.3g}")
 
 
-def _run(model: ir.Model, inputs: list[NDArray[np.float32]]) -> list[NDArray[np.generic]]:
+def _run(model: ir.Model, inputs: list[Array]) -> list[Array]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1  # thousands of sessions: a pool of threads each would take most of the time
@@ -270,13 +271,13 @@ def _kernel(node: ir.Node) -> str | None:
     return weight.name if weight is not None and weight.is_initializer() else None
 
 
-def _trained(values: NDArray[np.generic]) -> NDArray[np.generic]:
+def _trained(values: Array) -> Array:
     """A parameter may be zero when the analysis sees it, and not for long."""
     rng = np.random.default_rng(values.size)
     return np.where(values == 0, rng.standard_normal(values.shape).astype(values.dtype), values)
 
 
-def _numpy(value: ir.Value) -> NDArray[np.generic]:
+def _numpy(value: ir.Value) -> Array:
     if value.const_value is None:
         raise Broken(f"{value.name} has no value")
     return value.const_value.numpy()

@@ -6,6 +6,7 @@ hundred nets.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 
@@ -18,10 +19,11 @@ from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.channels.analyze import LayerWidth
 from edgeslim.exporter.channels.context import Axes, Channels, operand
 from edgeslim.exporter.channels.labels import Axis
-from edgeslim.exporter.channels.rules import RULES, Rule, contraction, elementwise, selection
+from edgeslim.exporter.channels.rules import RULES, Rule, contraction, elementwise
 from edgeslim.exporter.passes import remove_channels as removal
 
-from .graphs import Net, nets
+from .builder import Net
+from .graphs import nets
 from .properties import Broken, Case, Cut, check_accounted, check_exact, check_unit, cuts
 
 Patch = pytest.MonkeyPatch
@@ -98,8 +100,10 @@ def shifts_keep_zero(patch: Patch) -> None:
     """A sum is taken for silent where only its first term is."""
     right = elementwise.broadcast
 
-    def broken(*args: object, needs_all: bool, **options: object) -> str | None:
-        return right(*args, needs_all=False, **options)  # type: ignore[arg-type]
+    def broken(
+        node: ir.Node, channels: Channels, operands: list[ir.Value], needs_all: bool, silencers: int | None = None
+    ) -> str | None:
+        return right(node, channels, operands, False, silencers)
 
     patch.setattr(elementwise, "broadcast", broken)
 
@@ -139,7 +143,7 @@ def graph_outputs_are_not_pinned(patch: Patch) -> None:
 
 def split_sizes_are_not_counted(patch: Patch) -> None:
     """The sizes of a Split stay what they were."""
-    patch.setattr(selection.Channels, "count", lambda *args, **options: None)
+    patch.setattr(Channels, "count", lambda *args, **options: None)
 
 
 def one_channel_off(patch: Patch) -> None:
@@ -173,7 +177,7 @@ def a_reason_is_lost(patch: Patch) -> None:
 
     def broken(node: ir.Node, channels: Channels, reason: str | None) -> LayerWidth | None:
         layer = right(node, channels, reason)
-        return None if reason else layer
+        return None if layer is None else dataclasses.replace(layer, fixed_reason="")
 
     patch.setattr(ANALYSIS, "_layer", broken)
 
