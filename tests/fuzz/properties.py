@@ -1,8 +1,8 @@
 """What must hold of every net, whatever the analysis makes of it.
 
 exact        compact == masked on random inputs, for any set of units; all weights as small as the plan says
-unit         the same for one unit at a time, silenced by hand: every kernel row, bias and shift that makes the channel is
-             zero, and whatever reads it is garbage, because a silent channel leaves nothing to multiply
+    unit         the same for one unit at a time, silenced by hand: every kernel row, bias and shift that makes the
+                 channel is zero, and whatever reads it is garbage, because silence leaves nothing to multiply
 accounted    every layer with weights has units or a reason, for each of its channels
 replayed     a plan that went through JSON cuts the same units of a freshly loaded graph, and the same slices
 """
