@@ -52,6 +52,9 @@ unit: setup  ## the unit tests
 test: setup  ## the whole test suite
 	$(BIN)/pytest
 
+fuzz: setup  ## prune FUZZ random nets (2000) and compare: new ones every time, at a rate of some 15 a second
+	EDGESLIM_FUZZ=$(or $(FUZZ),2000) $(BIN)/pytest -q tests/fuzz
+
 format: setup  ## rewrite the sources in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -65,4 +68,4 @@ hooks: setup  ## run `make check` before every commit
 clean:  ## remove the environment and all run output
 	rm -rf $(VENV) runs dist build
 
-.PHONY: help setup demo check format-check lint types imports unit test format bench hooks clean
+.PHONY: help setup demo check format-check lint types imports unit test fuzz format bench hooks clean
