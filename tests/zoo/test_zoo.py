@@ -1,0 +1,25 @@
+"""Some of torchvision's nets; `make zoo` checks all of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from .check import check
+from .vision import SAMPLE, zoo
+
+OPEN = 0.7
+"""Share of the output channels that must be open to pruning; what these nets keep is mostly their last layer."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torchvision"),
+]
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_compact_equals_masked(name: str) -> None:
+    net = zoo()[name]
+    seen = check(name, net.build, (1, 3, net.size, net.size), singles=2)
+    assert seen.verdict == "equal", seen
+    assert seen.prunable_channels > OPEN * seen.channels, seen.reasons
+    assert seen.input_effect is not None and seen.input_effect > 1e-3, "the comparison proves little"
