@@ -7,6 +7,7 @@ how much the answer depends on the image.
 
 from __future__ import annotations
 
+import copy
 import gc
 import time
 from collections import Counter
@@ -37,6 +38,7 @@ class Outcome:
     """What was seen of one net. Seconds are processor seconds; errors are relative to the largest output.
 
     error_dense: of the traced graph before anything is cut, which is the noise of float32 on this net.
+    stayed: layer -> why none of it is open. reasons: how many layers stay for which reason.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Outcome:
     input_effect: float | None = None
     unexplained: list[str] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    stayed: dict[str, str] = field(default_factory=dict)
     exception: str | None = None
 
     @property
@@ -84,7 +87,7 @@ def _check(outcome: Outcome, build: Callable[[], nn.Module], shape: tuple[int, .
     torch.manual_seed(0)
     example = torch.randn(shape)
     net = alive(build(), example)
-    dense = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    dense = copy.deepcopy(net.state_dict())  # with its metadata, for which some nets look
     with _timed(outcome, "trace_s"):
         graph = trace(net, example)
     with _timed(outcome, "analyze_s"):
@@ -185,15 +188,16 @@ def _describe(outcome: Outcome, report: Coverage, channels: ChannelMap) -> None:
     offered = {unit.label for family in channels.families for unit in family.units}
     outcome.layers, outcome.families = len(report), len(channels.families)
     outcome.unexplained = unexplained(report)
-    stayed: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     for layer, entry in zip(channels.layers, report, strict=True):
         open_ = sum(root in offered for root in channels.labels.find(layer.ids).tolist())
         outcome.channels += entry.width_before
         outcome.prunable_channels += open_
         outcome.prunable_layers += open_ > 0
         if not open_:
-            stayed[shortened(entry.reason or "no reason")] += 1
-    outcome.reasons = dict(stayed.most_common())
+            outcome.stayed[entry.layer] = entry.reason or "no reason"
+            reasons[shortened(outcome.stayed[entry.layer])] += 1
+    outcome.reasons = dict(reasons.most_common())
 
 
 @contextmanager
