@@ -30,9 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeslim.exporter.channels import analyze
-from edgeslim.exporter.channels.coverage import coverage
-from edgeslim.exporter.trace import flatten_outputs, trace
+from edgeslim.exporter.trace import flatten_outputs
 from tests.torch.test_channels import EQUAL as SMALL
 from tests.zoo.check import TOLERANCE, alive, check, largest_error
 from tests.zoo.patterns import EQUAL
@@ -118,9 +116,8 @@ def measure(name: str) -> dict[str, Seen]:
     torch.manual_seed(0)
     example = torch.randn(shape)
     net = alive(build(), example)
-    report = coverage(analyze(trace(net, example), set(net.state_dict())))
-    final = [e.layer.removesuffix(".weight") for e in report if (e.reason or "").startswith("graph output")]
-    share = outcome.prunable_channels / outcome.channels
+    final = [layer.removesuffix(".weight") for layer, why in outcome.stayed.items() if why.startswith("graph output")]
+    share = outcome.prunable_channels / outcome.channels if outcome.channels else None
     return {
         "edgeslim": Seen(share=share, verdict=outcome.verdict, detail=outcome.exception or ""),
         "torch-pruning": _torch_pruning(net, example, final),

@@ -432,6 +432,9 @@ EQUAL: dict[str, Equal] = {
     "interleaved": Equal(build=lambda: Two(lambda x, y: torch.stack([x, y], 2).flatten(1, 2), 16), layers=2),
     "split attention": Equal(build=lambda: Between(split_attention, 4), layers=2),
     "unbound pieces": Equal(build=lambda: Between(lambda x: torch.cat(x.split(3, 1)[::-1], 1)), layers=2),
+    "windows of unequal size": Equal(
+        build=lambda: Between(lambda x: F.adaptive_avg_pool2d(x, 5)), layers=2, missing="GatherND over space"
+    ),
     # --- element by element ---
     "gated linear unit": Equal(build=lambda: Between(lambda x: F.glu(x, 1), 4), layers=2),
     "maxout": Equal(build=lambda: Between(lambda x: torch.maximum(*x.chunk(2, 1)), 4), layers=2, missing="Max"),

@@ -7,7 +7,7 @@ import torch
 
 from edgeslim.trainer.pruned import PrunedModel
 
-from .check import check
+from .check import check, half_of_every_family
 from .vision import SAMPLE, zoo
 
 OPEN = 0.65
@@ -28,7 +28,11 @@ def test_compact_equals_masked(name: str) -> None:
     assert seen.input_effect is not None and seen.input_effect > 1e-3, "the comparison proves little"
 
 
-@pytest.mark.xfail(strict=True, reason="a state is loaded without the metadata that this class looks for")
-def test_a_state_from_a_checkpoint_has_no_metadata() -> None:
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="a state is loaded without the metadata that this class looks for"
+)
+def test_what_was_trained_compact_shows_in_dense_shapes() -> None:
     model = PrunedModel.from_module(zoo()["mnasnet0_5"].build().eval(), torch.randn(1, 3, 64, 64))
-    model.load_dense_state(dict(model.module.state_dict()))
+    model.apply_cut(half_of_every_family(model.channels))
+    model.compact()
+    assert model.module is not None

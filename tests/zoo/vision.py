@@ -50,8 +50,7 @@ class Net:
     size: int = 64
 
 
-_SIZES = {"inception_v3": 75, "maxvit_t": 224, "swin": 128}
-_WINDOWED = ("swin", "maxvit")
+_SIZES = {"alexnet": 224, "inception_v3": 75, "maxvit_t": 224, "swin": 128}
 _TOO_LARGE = frozenset({"regnet_y_128gf", "vit_h_14"})
 
 SAMPLE = (
