@@ -32,6 +32,9 @@ from tests.torch.nets import randomized
 TOLERANCE = 1e-4
 """Largest |compact - masked| relative to the largest masked output: float32 sums in another order, 200 layers deep."""
 
+EFFECT = 1e-3
+"""How far the answers to two images must lie apart, relative to the largest: else the comparison proves little."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
@@ -62,12 +65,14 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """equal, wrong, exception, or unexplained (a layer without family and reason)."""
+        """equal, wrong, exception, blind (the comparison proves nothing), unexplained (a layer without a reason)."""
         if self.exception is not None:
             return "exception"
         errors = [e for e in (self.error_half, self.error_single) if e is not None]
         if not all(e <= TOLERANCE for e in errors):  # a NaN is wrong, too
             return "wrong"
+        if self.input_effect is not None and self.input_effect < EFFECT:
+            return "blind"
         return "unexplained" if self.unexplained else "equal"
 
 
@@ -136,6 +141,8 @@ def alive(net: nn.Module, example: torch.Tensor, seed: int = 0) -> nn.Module:
         for name, parameter in net.named_parameters():
             if name.endswith("layer_scale"):  # starts at 1e-6: its block would not count
                 parameter.uniform_(0.5, 1.5, generator=generator)
+            elif parameter.ndim > 1 and not parameter.any():  # a head that starts at zero is blind
+                parameter.normal_(0.0, 0.1, generator=generator)
         hooks = [m.register_forward_pre_hook(follow) for m in net.modules() if isinstance(m, _BatchNorm)]
         net(torch.cat([example, example.flip(-1)]))
     for hook in hooks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from tests.torch import nets
 
@@ -36,4 +36,11 @@ def test_a_nan_and_another_shape_are_wrong() -> None:
 def test_half_of_every_family_is_cut() -> None:
     seen = checker.check("plain", nets.Plain, (1, 3, 16, 16))
     assert (seen.families, seen.pruned_layers, seen.channels, seen.prunable_channels) == (2, 2, 18, 16)
-    assert isinstance(seen.input_effect, float)
+
+
+def test_a_net_that_does_not_look_at_its_input_is_blind() -> None:
+    class Blind(nets.Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(0 * x)
+
+    assert checker.check("blind", Blind, (1, 3, 16, 16)).verdict == "blind"
