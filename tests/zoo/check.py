@@ -32,7 +32,7 @@ from tests.torch.nets import randomized
 TOLERANCE = 1e-4
 """Largest |compact - masked| relative to the largest masked output: float32 sums in another order, 200 layers deep."""
 
-EFFECT = 1e-3
+EFFECT = TOLERANCE
 """How far the answers to two images must lie apart, relative to the largest: else the comparison proves little."""
 
 
