@@ -52,9 +52,13 @@ ZOO = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One tool on one net. share: of the output channels that are open, None where the tool did not come so far."""
+    """One tool on one net, None where it did not come so far.
+
+    share: of the output channels that are open. cut: of the output channels that went when half were asked for.
+    """
 
     share: float | None
+    cut: float | None = None
     verdict: str
     detail: str = ""
 
@@ -117,6 +121,7 @@ def measure(name: str) -> dict[str, Seen]:
     example = torch.randn(shape)
     net = alive(build(), example)
     final = [layer.removesuffix(".weight") for layer, why in outcome.stayed.items() if why.startswith("graph output")]
+    final = final or [layer.removesuffix(".weight") for layer in list(outcome.stayed)[-1:]]  # scores that are no output
     share = outcome.prunable_channels / outcome.channels if outcome.channels else None
     return {
         "edgeslim": Seen(share=share, verdict=outcome.verdict, detail=outcome.exception or ""),
@@ -138,7 +143,9 @@ def _torch_pruning(net: nn.Module, example: torch.Tensor, final: list[str]) -> S
             )
             share = _open_share(pruner, net, example, ignored)
             stage = "pruning"
+            before = sum(map(_layer_width, net.modules()))
             _prune_and_mask(pruner, net, masked)
+            cut = 1 - sum(map(_layer_width, net.modules())) / before
         stage = "forward"
         with torch.no_grad():
             wanted, seen = flatten_outputs(masked.eval()(example)), flatten_outputs(net.eval()(example))
@@ -148,13 +155,14 @@ def _torch_pruning(net: nn.Module, example: torch.Tensor, final: list[str]) -> S
         line = (str(error).strip() or "no message").splitlines()[0]
         return Seen(share=share, verdict="exception", detail=f"{stage}: {type(error).__name__}: {line}"[:120])
     error = max(largest_error(a.numpy(), b.numpy()) for a, b in zip(seen, wanted, strict=True))
-    return Seen(share=share, verdict="equal" if error <= TOLERANCE else "wrong", detail=f"error {error:.1e}")
+    verdict = "wrong" if not error <= TOLERANCE else "equal" if cut else "nothing cut"
+    return Seen(share=share, cut=cut, verdict=verdict, detail=f"error {error:.1e}")
 
 
 def _open_share(pruner: Any, net: nn.Module, example: torch.Tensor, ignored: list[nn.Module]) -> float:
     """Output channels of the layers that a group of Torch-Pruning's graph would shrink, over those of all layers."""
     ran: set[nn.Module] = set()
-    layers = [m for m in net.modules() if _width(m) and not isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    layers = [m for m in net.modules() if _layer_width(m)]
     hooks = [m.register_forward_hook(lambda module, *_: ran.add(module)) for m in layers]
     with torch.no_grad():
         net.eval()(example)
@@ -165,14 +173,20 @@ def _open_share(pruner: Any, net: nn.Module, example: torch.Tensor, ignored: lis
         members = {m for m, _ in _produced(graph, group)}
         if not members & set(ignored):
             offered |= members
-    return sum(_width(m) for m in ran & offered) / sum(_width(m) for m in ran)
+    return sum(map(_width, ran & offered)) / sum(map(_width, ran))
 
 
 def _prune_and_mask(pruner: Any, net: nn.Module, masked: nn.Module) -> None:
     """Prune `net` group by group; in `masked` set to zero what goes. Indices count what is left so far."""
     names = {module: name for name, module in net.named_modules()}
+    loose = {id(parameter): name for name, parameter in net.named_parameters()}
     left = {module: list(range(_width(module))) for module in net.modules() if _width(module)}
     for group in pruner.step(interactive=True):
+        for dep, indices in group:  # parameters of their own: as wide as what they are added to or multiplied with
+            if name := loose.get(id(dep.target.module)):
+                axis = next(d for p, d in pruner.DG.unwrapped_parameters if p is dep.target.module)
+                with torch.no_grad():
+                    masked.get_parameter(name).index_fill_(axis, torch.tensor([int(i) for i in indices]), 0.0)
         gone: dict[nn.Module, set[int]] = {}
         for module, indices in _produced(pruner.DG, group):
             gone.setdefault(module, set()).update(indices)
@@ -205,6 +219,11 @@ def _width(module: object) -> int:
     return module.num_features if isinstance(module, nn.modules.batchnorm._BatchNorm) else 0
 
 
+def _layer_width(module: object) -> int:
+    """As _width, for layers alone."""
+    return 0 if isinstance(module, nn.modules.batchnorm._BatchNorm) else _width(module)
+
+
 def _in_its_own_process(name: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.benchmarks.coverage_peers", "--one", name]
     try:
@@ -218,7 +237,11 @@ def _in_its_own_process(name: str) -> dict[str, Any]:
 
 def _cells(seen: dict[str, Any]) -> tuple[str, str]:
     share, verdict = seen["share"], seen["verdict"]
-    shown = verdict if verdict in ("equal", "timeout") else f"**{verdict}**: {seen['detail'].replace('|', '/')}"
+    shown = (
+        verdict
+        if verdict in ("equal", "timeout", "nothing cut")
+        else f"**{verdict}**: {seen['detail'].replace('|', '/')}"
+    )
     return "-" if share is None else f"{share:.0%}", shown
 
 
