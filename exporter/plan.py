@@ -174,7 +174,7 @@ def _initializers(channels: ChannelMap, cut: frozenset[int]) -> dict[str, tuple[
             if place.initializer not in channels.parameters:
                 continue  # a constant of the trace: it shrinks in the graph, a module does not have it
             key = (place.initializer, place.axis)
-            gone.setdefault(key, set()).update(place.indices[going].ravel().tolist())
+            gone.setdefault(key, set()).update(place.indices[going[place.owners]].tolist())
             masked[key] = place.masked
     plans: dict[str, list[AxisPlan]] = {}
     for (name, index), indices in sorted(gone.items()):

@@ -28,6 +28,9 @@ from .graph_runner import runner_from_graph
 from .passes.fold_constants import fold_constants
 from .passes.slices_to_gathers import slices_to_gathers
 
+_LOUD = {"torch.onnx": logging.ERROR, "torch.fx.experimental.symbolic_shapes": logging.CRITICAL}
+"""Loggers that report, with tracebacks, what is tried and then done in another way."""
+
 
 def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
     """Trace `module` in eval mode on one image batch and fold the constants that only carry shapes.
@@ -154,7 +157,7 @@ def _agrees(module: nn.Module, model: ir.Model, shape: tuple[int, ...]) -> bool:
     images += np.linspace(-1, 1, images.shape[-1], dtype=np.float32)
     try:
         wanted = runner_from_module(module)(images)
-        seen = runner_from_graph(model)(images)
+        seen = runner_from_graph(model, quiet=True)(images)
     except Exception:  # the net or the graph refuses the size, each in its own way: then the size is fixed
         return False
     return len(seen) == len(wanted) and all(
@@ -205,12 +208,14 @@ def _root(error: BaseException) -> BaseException:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter reports its progress and optional packages on every channel; none of it is for the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = {logging.getLogger(name): level for name, level in _LOUD.items()}
+    levels = [(logger, logger.level) for logger in loggers]
+    for logger, level in loggers.items():
+        logger.setLevel(level)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels:
+            logger.setLevel(level)

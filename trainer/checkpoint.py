@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +136,14 @@ def _read_index(path: Path) -> CheckpointIndex:
     if MODEL not in index.files:
         raise CheckpointError(f"{path / INDEX} lists no {MODEL}", "train again, or use a backup")
     return index
+
+
+def load_state(module: nn.Module, state: State) -> None:
+    """`module.load_state_dict(state)`, for states that lost the version numbers some modules ask for. RuntimeError."""
+    own = module.state_dict()
+    ordered = OrderedDict(state)
+    ordered._metadata = own._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(ordered)
 
 
 def _to_bytes(state: State) -> bytes:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from edgeslim.errors import CheckpointError, TrainingError, first_line
 from edgeslim.exporter.plan import PruningPlan
 
-from .checkpoint import INDEX, Checkpoint, check_fit, load_checkpoint, save_checkpoint
+from .checkpoint import INDEX, Checkpoint, check_fit, load_checkpoint, load_state, save_checkpoint
 from .progress import Progress, Silent
 from .recipe import FitSection
 from .regularizers import Regularizer, kernels
@@ -265,7 +265,7 @@ def _restore(saved: Checkpoint, path: Path | None, module: nn.Module, state: Fit
         for prefix, scores in (("best.", state.best_scores), ("now.", state.scores)):
             scores.update((n.removeprefix(prefix), v) for n, v in saved.numbers.items() if n.startswith(prefix))
         if not saved.finished:
-            module.load_state_dict(saved.parts["current"])
+            load_state(module, saved.parts["current"])
 
 
 def _restore_optimizer(saved: Checkpoint, path: Path | None, optimizer: torch.optim.Optimizer) -> None:
@@ -290,7 +290,7 @@ def _whole(path: Path | None) -> Iterator[None]:
 
 def _hand_back(module: nn.Module, state: FitState, training: bool) -> None:
     """The best weights, on the CPU, where what follows a run (tracing, exporting) reads them."""
-    module.load_state_dict(state.best)
+    load_state(module, state.best)
     module.to("cpu")
     if not training:
         module.eval()

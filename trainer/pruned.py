@@ -25,7 +25,7 @@ from edgeslim.exporter.shrink import carry_optimizer, with_tied_names
 from edgeslim.exporter.trace import check_precision, runner_from_module, trace
 from edgeslim.exporter.weights import with_weights
 
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint
 from .compact import compact_module, expand_state, hold_masks
 
 
@@ -58,7 +58,7 @@ class PrunedModel:
         """The masked net in dense shapes, with the newest weights."""
         if self._compact is not None:
             state = expand_state(self._compact.state_dict(), self._dense_state, self.plan)
-            self._masked.load_state_dict(state)
+            load_state(self._masked, state)
         return self._masked
 
     @property
@@ -85,7 +85,7 @@ class PrunedModel:
 
     def load_dense_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take over other weights of the same dense shapes, before anything is cut."""
-        self._masked.load_state_dict(state)
+        load_state(self._masked, state)
         hold_masks(self._masked, self.plan)
         self._dense_state = {name: t.detach().clone() for name, t in state.items()}
         self._compact = None
@@ -152,7 +152,7 @@ def load_compact(path: str | os.PathLike[str], module: nn.Module) -> nn.Module:
         raise CheckpointError(f"{path} has no plan: it is no pruned net", "load its model.safetensors as it is")
     small = saved.plan.apply(module)
     try:
-        small.load_state_dict(dict(saved.model))
+        load_state(small, saved.model)
     except RuntimeError as error:
         raise CheckpointError(
             f"{path} does not fit {type(module).__name__}: {first_line(error)}", "build the net with the same arguments"

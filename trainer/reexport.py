@@ -11,7 +11,7 @@ from edgeslim.errors import BundleError, CheckpointError, ConfigError, Unsupport
 from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.runtime import Manifest, read_bundle
 
-from .checkpoint import Checkpoint, check_fit, load_checkpoint
+from .checkpoint import Checkpoint, check_fit, load_checkpoint, load_state
 from .compress import REPORT, export_net, score_bundle
 from .progress import Progress
 from .pruned import PrunedModel
@@ -42,7 +42,7 @@ def export_run(
     module = workspace.fresh_module()
     start = _finished(workspace, "dense")
     check_fit(start, workspace.stage("dense"), workspace.key(), module)
-    module.load_state_dict(start.model)
+    load_state(module, start.model)
     progress.stage("analysis")
     net = PrunedModel.from_module(module, torch.from_numpy(workspace.calibration(1)))
     if not dense and net.channels.families:
@@ -52,7 +52,7 @@ def export_run(
         try:
             small = net.compact()
             check_fit(final, workspace.stage("final"), key, small)
-            small.load_state_dict(final.model)
+            load_state(small, final.model)
         except UnsupportedGraphError:  # the class hard-codes its widths, so it was trained masked
             check_fit(final, workspace.stage("final"), key, net.module)
             net.load_dense_state(final.model)

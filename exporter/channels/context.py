@@ -58,6 +58,7 @@ class Channels:
         self.initializer_axes: dict[str, Axes] = {}
         self._maskable = maskable
         self._axes: dict[ir.Value, Axes] = {}
+        self._free: set[int] = set()
         self._constants: dict[str, NDArray[np.generic] | None] = {}
 
     # --- reading -------------------------------------------------------------------------------------------
@@ -166,6 +167,16 @@ class Channels:
         ids = self.labels.fresh(n)
         self.labels.pin(ids, reason)
         return Axis(ids, np.zeros(n, np.bool_))
+
+    def free(self, n: int, silent: bool) -> Axis:
+        """An axis of n equal elements, any of which may leave: nobody silences it, it goes with what it meets."""
+        ids = self.labels.fresh(n)
+        self._free.update(ids.tolist())
+        return Axis(ids, np.full(n, silent))
+
+    def is_free(self, axis: Axis | None) -> bool:
+        """Whether an axis is as `free` made it: the same value all along, and not tied to any channel yet."""
+        return axis is not None and self._free.issuperset(axis.ids.tolist())
 
     def count(
         self,

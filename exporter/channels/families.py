@@ -1,13 +1,12 @@
 """From united labels back to slices of initializers: units, and the families over which widths are chosen.
 
 A unit is a class of labels with all the slices it stands for; units with slices on the same axes of the same
-initializers, as many of each, form a family. A large net has a million slices, so a family keeps them as arrays, one
+initializers form a family. A large net has a million slices, so a family keeps them as arrays, one
 row a unit, and makes `Unit` objects only for those who ask for them.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,11 +42,15 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Place:
-    """The slices of a whole family on one axis. indices: (units, slices a unit) int64; masked as in `Member`."""
+    """The slices of a whole family on one axis: index `indices[i]` belongs to unit `owners[i]` of the family.
+
+    owners: (slices,) int64, ascending. indices: (slices,) int64. masked as in `Member`.
+    """
 
     initializer: str
     axis: int
     masked: bool
+    owners: NDArray[np.int64]
     indices: NDArray[np.int64]
 
 
@@ -70,12 +73,12 @@ class Family:
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         """The units one by one."""
-        rows = [place.indices.tolist() for place in self.places]
+        rows = [np.split(p.indices, np.flatnonzero(np.diff(p.owners)) + 1) for p in self.places]
         return tuple(
             Unit(
                 label=label,
                 members=tuple(
-                    Member(initializer=p.initializer, axis=p.axis, indices=tuple(row[i]), masked=p.masked)
+                    Member(initializer=p.initializer, axis=p.axis, indices=tuple(row[i].tolist()), masked=p.masked)
                     for p, row in zip(self.places, rows)
                 ),
             )
@@ -91,14 +94,18 @@ def find_families(
     axes: initializer -> its axes.  masked: the (initializer, axis) that the trainer can set to zero.  pinned: (labels,)
     bool, True at the roots that stay.
     """
-    return _Slices.collect(axes, labels, masked, pinned).families()
+    slices = _Slices.collect(axes, labels, masked, pinned)
+    if not len(slices.roots):
+        return (), slices.roots
+    return slices.families()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Slices:
     """Every index of every axis that may leave, sorted by root label, then axis, then position.
 
-    places: the axes; roots, place, index: (slices,) int64, the unit, the position in `places`, and the index.
+    places: the axes; silencing: which of them are masked. roots, place, index: (slices,) int64, the unit, the position
+    in `places`, and the index.
     """
 
     places: list[tuple[str, int]]
@@ -128,52 +135,54 @@ class _Slices:
         return cls(places=places, silencing=silencing, roots=roots[order], place=place[order], index=index[order])
 
     def families(self) -> tuple[tuple[Family, ...], Ids]:
-        """Group the units that have equally many slices on the same axes."""
-        if not len(self.roots):
-            return (), self.roots
-        new_unit = np.diff(self.roots, prepend=-1) != 0
-        starts = np.flatnonzero(new_unit)
-        counts = np.diff(starts, append=len(self.roots))
-        labels = self.roots[starts]
-        heard = np.add.reduceat(self.silencing[self.place].astype(np.int64), starts) > 0
+        """Group the units that have slices on the same axes."""
+        # A run: the slices of one unit at one place. Runs of one unit follow each other.
+        runs = _starts(self.roots, self.place)
+        sizes = np.diff(runs, append=len(self.roots))
+        where, units = self.place[runs], _starts(self.roots[runs])
+        counts = np.diff(units, append=len(runs))
+        labels = self.roots[runs[units]]
+        heard = np.add.reduceat(self.silencing[where].astype(np.int64), units) > 0
         # Units of one family have the same sequence of places. Sequences are told apart by a hash and then compared.
         keys = np.random.default_rng(0).integers(1, 2**63, len(self.places), np.uint64)
-        steps = np.arange(len(self.roots)) - np.repeat(starts, counts)
-        mixed = keys[self.place] * (2 * steps.astype(np.uint64) + 1)
-        signature = np.asarray(np.add.reduceat(mixed, starts), np.uint64) ^ counts.astype(np.uint64)
+        steps = np.arange(len(runs)) - np.repeat(units, counts)
+        mixed = keys[where] * (2 * steps.astype(np.uint64) + 1)
+        signature = np.asarray(np.add.reduceat(mixed, units), np.uint64) ^ counts.astype(np.uint64)
         families, seen = [], dict[str, int]()
-        for units in _equal(signature, np.flatnonzero(heard)):
-            sequence = self.place[starts[units[0]] : starts[units[0]] + counts[units[0]]]
-            if not np.array_equal(self.place[_rows(starts[units], len(sequence))], np.tile(sequence, (len(units), 1))):
+        for members in _equal(signature, np.flatnonzero(heard)):
+            rows = units[members][:, None] + np.arange(counts[members[0]])  # (units, places): the run of each
+            if not (where[rows] == where[rows[0]]).all():
                 raise InvariantError("two kinds of units have one signature")
-            families.append(self._family(labels[units], starts[units], len(sequence), seen))
+            places = tuple(self._place(runs[column], sizes[column]) for column in rows.T)
+            base = next(p.initializer for p in places if p.masked)
+            seen[base] = seen.get(base, 0) + 1
+            name = base if seen[base] == 1 else f"{base}#{seen[base]}"
+            families.append(Family(name=name, labels=labels[members], places=places))
         return tuple(families), labels[~heard]
 
-    def _family(self, labels: Ids, starts: NDArray[np.int64], count: int, seen: dict[str, int]) -> Family:
-        rows = _rows(starts, count)
-        sequence, index = self.place[rows[0]], self.index[rows]
-        bounds = [*np.flatnonzero(np.diff(sequence, prepend=-1)).tolist(), count]
-        places = tuple(
-            Place(
-                initializer=self.places[int(sequence[a])][0],
-                axis=self.places[int(sequence[a])][1],
-                masked=bool(self.silencing[int(sequence[a])]),
-                indices=index[:, a:b],
-            )
-            for a, b in itertools.pairwise(bounds)
+    def _place(self, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> Place:
+        """One place of a family; its units' slices begin at `starts` and are `sizes` many."""
+        owners = np.repeat(np.arange(len(starts)), sizes)
+        within = np.arange(len(owners)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        number = int(self.place[starts[0]])
+        name, axis = self.places[number]
+        return Place(
+            initializer=name,
+            axis=axis,
+            masked=bool(self.silencing[number]),
+            owners=owners,
+            indices=self.index[starts[owners] + within],
         )
-        base = next(p.initializer for p in places if p.masked)
-        seen[base] = seen.get(base, 0) + 1
-        return Family(name=base if seen[base] == 1 else f"{base}#{seen[base]}", labels=labels, places=places)
 
 
-def _rows(starts: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """`count` positions from each start on: (len(starts), count)."""
-    return starts[:, None] + np.arange(count)
+def _starts(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where a row differs from the one before it."""
+    changed = [np.diff(column, prepend=column[0] - 1) != 0 for column in columns]
+    return np.flatnonzero(np.logical_or.reduce(changed))
 
 
 def _equal(signature: NDArray[np.uint64], among: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The positions `among` which the signatures are equal, group by group, in the order of first appearance."""
+    """The positions in `among` with equal signatures, group by group, in the order of first appearance."""
     _, first, inverse = np.unique(signature[among], return_index=True, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     groups = np.split(among[order], np.flatnonzero(np.diff(inverse[order])) + 1)

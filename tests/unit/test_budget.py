@@ -222,9 +222,12 @@ def test_a_family_that_nobody_could_score_stays_whole() -> None:
 )
 def test_limits_are_given_in_channels(each: int, units: tuple[int, int]) -> None:
     """A unit of a grouped convolution is one index of every group."""
-    grouped = Place(initializer="grouped", axis=0, masked=True, indices=np.arange(each)[None])
-    wider = Place(initializer="depthwise", axis=0, masked=True, indices=np.arange(2 * each)[None])
-    reader = Place(initializer="linear", axis=1, masked=False, indices=np.zeros((1, 1), np.int64))
+
+    def place(name: str, count: int, masked: bool) -> Place:
+        owners, indices = np.zeros(count, np.int64), np.arange(count)
+        return Place(initializer=name, axis=0, masked=masked, owners=owners, indices=indices)
+
+    grouped, wider, reader = place("grouped", each, True), place("wider", 2 * each, True), place("linear", 1, False)
     family = Family(name="grouped", labels=np.zeros(1, np.int64), places=(wider, grouped, reader))
     limits = WidthLimits(multiple=8, minimum=16).in_units(family)
     assert (limits.multiple, limits.minimum) == units

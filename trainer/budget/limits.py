@@ -22,7 +22,7 @@ class WidthLimits:
 
     def in_units(self, family: Family) -> WidthLimits:
         """The same limits, counted in units of this family."""
-        each = min(place.indices.shape[1] for place in family.places if place.masked)
+        each = min(len(place.indices) // family.width for place in family.places if place.masked)
         return WidthLimits(multiple=self.multiple // math.gcd(self.multiple, each), minimum=-(-self.minimum // each))
 
     def round_up(self, width: float, whole: int) -> int:

@@ -89,9 +89,11 @@ def mul(node: ir.Node, channels: Channels) -> str | None:
 
 @rule("Div")
 def div(node: ir.Node, channels: Channels) -> str | None:
-    """Numerator rules; a denominator that could become zero stays whole."""
+    """Numerator rules; a denominator whose elements could become zero one by one stays whole."""
     numerator, denominator = operand(node, 0), operand(node, 1)
-    channels.pin(denominator, f"denominator of {place(node)}")
+    for axis in channels.axes(denominator):
+        if not channels.is_free(axis):
+            channels.pin(axis, f"denominator of {place(node)}")
     return broadcast(node, channels, [numerator, denominator], needs_all=False, silencers=1)
 
 

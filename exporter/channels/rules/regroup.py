@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..context import Axes, Channels, operand, place, rank
+from ..context import Axes, Channels, operand, place, rank, static_size
 from ..dims import Entry, entries
 from ..labels import Axis
 from .registry import rule
@@ -83,6 +83,9 @@ def expand(node: ir.Node, channels: Channels) -> str | None:
     silent = constant is not None and not np.any(constant)
     own: Axes = [*([None] * (len(target) - rank(x))), *channels.axes(x)]
     axes = [a if a is not None else _sized_by(entry, channels, silent) for a, entry in zip(own, target)]
+    repeated = _repeated(x, out, target, axes)
+    if repeated is not None:
+        axes[repeated] = channels.free(target[repeated].size or 0, silent)
     problem = check_entries(node, target, axes, channels)
     if problem:
         return problem
@@ -100,6 +103,14 @@ def constant_of_shape(node: ir.Node, channels: Channels) -> str | None:
     axes = [_sized_by(entry, channels, silent=not np.any(value)) for entry in target]
     channels.set(node.outputs[0], axes)
     return None
+
+
+def _repeated(x: ir.Value, out: ir.Value, target: list[Entry], axes: Axes) -> int | None:
+    """The axis of channels (1) if one value is repeated along it a constant number of times."""
+    if len(target) < 3 or axes[1] is not None or (target[1].size or 0) < 2 or target[1].node is None:
+        return None
+    own = len(target) - rank(x)
+    return 1 if own > 1 or static_size(x, 1 - own) == 1 else None
 
 
 def _sized_by(entry: Entry, channels: Channels, silent: bool) -> Axis | None:

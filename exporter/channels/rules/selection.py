@@ -89,26 +89,26 @@ def _slices(node: ir.Node, channels: Channels) -> list[list[int] | None]:
 
 @rule("GatherND")
 def gather_nd(node: ir.Node, channels: Channels) -> str | None:
-    """With indices (k, 1), as advanced indexing is traced: out[j] = in[index[j]] along the first axis."""
+    """Advanced indexing as it is traced: the first axes are picked by constant positions, the others pass.
+
+    Channels may be picked alone, out[j] = in[index[j]] with indices (k, 1), or lie behind the axes that are picked.
+    """
     x, indices = operand(node, 0), operand(node, 1)
     axes = channels.axes(x)
     if not channels.labelled(x):
         return None
     constant = channels.constant(indices)
-    if (
-        constant is None
-        or constant.ndim != 2
-        or constant.shape[1] != 1
-        or ("batch_dims" in node.attributes and node.attributes["batch_dims"].as_int())
-    ):
-        return "indices over several axes, or computed ones"
-    out: Axes = [None, *axes[1:]]
-    carried = axes[0]
-    if carried is not None:
-        where = np.asarray(constant, np.int64).ravel() % len(carried)
-        out[0] = Axis(carried.ids[where], carried.zero[where])
-        channels.renumber(node, 1, carried.ids)
-    channels.set(node.outputs[0], out)
+    if constant is None or ("batch_dims" in node.attributes and node.attributes["batch_dims"].as_int()):
+        return "computed indices"
+    depth = constant.shape[-1]
+    picked: Axes = [None] * (constant.ndim - 1)
+    if depth == 1 and constant.ndim == 2 and axes[0] is not None:
+        where = np.asarray(constant, np.int64).ravel() % len(axes[0])
+        picked = [Axis(axes[0].ids[where], axes[0].zero[where])]
+        channels.renumber(node, 1, axes[0].ids)
+    elif any(a is not None for a in axes[:depth]):
+        return "indices over channels on several axes"
+    channels.set(node.outputs[0], [*picked, *axes[depth:]])
     return None
 
 
