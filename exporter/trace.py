@@ -26,7 +26,9 @@ from edgeslim.errors import UnsupportedGraphError, first_line
 from .certificate import Runner
 from .graph_runner import runner_from_graph
 from .passes.fold_constants import fold_constants
+from .passes.shuffles_to_gathers import shuffles_to_gathers
 from .passes.slices_to_gathers import slices_to_gathers
+from .translations import translations
 
 _LOUD = {"torch.onnx": logging.ERROR, "torch.fx.experimental.symbolic_shapes": logging.CRITICAL}
 """Loggers that report, with tracebacks, what is tried and then done in another way."""
@@ -136,7 +138,13 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_axes: tuple[int, ...
         with evaluating(module), _quiet():
             # dynamic_shapes as a tuple binds by position, whatever the forward calls its argument.
             program = torch.onnx.export(
-                module, (batch,), dynamo=True, optimize=False, dynamic_shapes=(dynamic,), verbose=False
+                module,
+                (batch,),
+                dynamo=True,
+                optimize=False,
+                dynamic_shapes=(dynamic,),
+                verbose=False,
+                custom_translation_table=translations(),
             )
     except Exception as error:
         raise UnsupportedGraphError(
@@ -148,7 +156,8 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_axes: tuple[int, ...
     model = program.model
     # The tracer notes every line of Python it went through, with this machine's paths: none of it is for a bundle.
     common.ClearMetadataAndDocStringPass()(model)
-    return _own_outputs(slices_to_gathers(fold_constants(_name_sizes(model), module.state_dict())))
+    model = fold_constants(_name_sizes(model), module.state_dict())
+    return _own_outputs(shuffles_to_gathers(slices_to_gathers(model)))
 
 
 def _agrees(module: nn.Module, model: ir.Model, shape: tuple[int, ...]) -> bool:

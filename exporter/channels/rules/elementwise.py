@@ -126,8 +126,8 @@ def broadcast(
         for other in carried[1:]:
             channels.unite(carried[0], other, "")
         deciding = operands if silencers is None else operands[:silencers]
-        zeros = [_zero(channels, v, axis, a) for v, a in columns if any(v is d for d in deciding)]
-        zeros += [np.False_] * (max(len(deciding), 1) - len(zeros))
+        zeros = [_zero(channels, v, axis, channels.axes(v)[-axis] if axis <= rank(v) else None) for v in deciding]
+        zeros = zeros or [np.False_]
         combine = np.logical_and if needs_all else np.logical_or
         out[-axis] = Axis(carried[0].ids, np.broadcast_to(reduce(combine, zeros), carried[0].ids.shape))
     channels.set(node.outputs[0], out)
