@@ -57,11 +57,8 @@ def _rewrite(graph: ir.Graph, split: ir.Node, transpose: ir.Node, merge: ir.Node
     indices = ir.val(name, const_value=ir.tensor(order.astype(np.int64), name=name))
     graph.register_initializer(indices)
     gather = ir.node("Gather", [split.inputs[0], indices], {"axis": CHANNELS})
-    gather.outputs[0].name, gather.outputs[0].type, gather.outputs[0].shape = (
-        f"{out.name}/shuffled",
-        out.type,
-        out.shape,
-    )
+    gather.outputs[0].name = f"{out.name}/shuffled"
+    gather.outputs[0].type, gather.outputs[0].shape = out.type, out.shape
     graph.insert_before(merge, gather)
     out.replace_all_uses_with(gather.outputs[0], replace_graph_outputs=True)
     graph.remove([merge, transpose, split], safe=True)

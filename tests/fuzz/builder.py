@@ -17,6 +17,10 @@ Array = NDArray[np.generic]
 OPSET = 21
 DEPTHWISE_MULTIPLIERS = False
 """Off, because the rule of ConvTranspose loses count of the outputs of a depthwise kernel whose input is fixed."""
+NON_ZERO_PADS = False
+"""Off, because the rule of Pad takes a channel for silent whose image it pads with numbers, where the image axes carry
+labels of their own (behind a PRelu or a sum with a learnt image).
+"""
 LARGEST, WIDEST = 20, 40
 """Pixels a side, channels: blocks that would exceed them do nothing."""
 

@@ -22,13 +22,13 @@ from . import layers, mixing, movements  # noqa: F401 (they register their block
 from .builder import BLOCKS, Block, Builder, Graph, Map, Net
 
 
-def nets(blocks: int = 14) -> st.SearchStrategy[Net]:
-    """Nets of up to so many blocks.
+def nets(blocks: int = 14, without: frozenset[str] = frozenset()) -> st.SearchStrategy[Net]:
+    """Nets of up to so many blocks, none of them of these kinds.
 
     Hypothesis draws a seed, and `smallest` makes nets smaller: left to draw every number itself, hypothesis likes to
     repeat what it drew, and a hundred nets have a third of the operators.
     """
-    return st.integers(0, 2**24 - 1).map(lambda seed: _drawn(seed, blocks))
+    return st.integers(0, 2**24 - 1).map(lambda seed: _drawn(seed, blocks, without))
 
 
 def smallest(net: Net, fails: Callable[[Net], bool]) -> Net:
@@ -55,9 +55,9 @@ def smallest(net: Net, fails: Callable[[Net], bool]) -> Net:
     return net
 
 
-def _drawn(seed: int, blocks: int) -> Net:
+def _drawn(seed: int, blocks: int, without: frozenset[str]) -> Net:
     rng = np.random.default_rng(seed)
-    kinds = [*sorted(BLOCKS), "conv", "conv"]  # there are many kinds of it
+    kinds = [*sorted(BLOCKS.keys() - without), "conv", "conv"]  # there are many kinds of it
     count = int(rng.integers(1, blocks + 1))
     return Net(
         blocks=tuple(Block(kinds[rng.integers(len(kinds))], *rng.integers(0, 12, 4).tolist()) for _ in range(count)),

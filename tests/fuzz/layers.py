@@ -33,9 +33,10 @@ def conv(net: Builder, how: Block) -> None:
 
 @block
 def grouped(net: Builder, how: Block) -> None:
-    group = divisor(net.x.c, how.a)
+    x = net.x if net.x.c in (4, 6, 8, 9, 10, 12) else net.conv(net.x, 8 if how.a % 2 else 6)
+    group = [2, 4, 3, 6][how.a % 4] if x.c % [2, 4, 3, 6][how.a % 4] == 0 else divisor(x.c, how.a)
     out = group * (1 + how.b % max(12 // group, 1))
-    net.put(net.conv(net.x, out, 1 + 2 * (how.c % 2), group=group, bias=bool(how.d % 2)))
+    net.put(net.conv(x, out, 1 + 2 * (how.c % 2), group=group, bias=bool(how.d % 2)))
 
 
 @block

@@ -63,6 +63,48 @@ def einsum(net: Builder, how: Block) -> None:
 
 
 @block
+def computed(net: Builder, how: Block) -> None:
+    """Kernels and biases that are made in the graph: normalised, joined, cut out, reshaped, turned."""
+    x, out, way = net.x, 2 + how.b, how.a % 8
+    scale = 1.3 / np.sqrt(9 * x.c)
+    bias = net.weight(out, scale=0.5)
+    if way == 0:  # weight norm
+        direction = net.weight(out, x.c, 3, 3)
+        norm = net.op("ReduceL2", direction, net.ints(1, 2, 3))
+        kernel = net.op("Mul", net.op("Div", direction, norm), net.weight(out, 1, 1, 1, scale=0.3, shift=1.0))
+    elif way == 1:
+        kernel = net.op("Mul", net.weight(out, x.c, 3, 3), net.weight(out, 1, 1, 1, scale=0.3, shift=1.0))
+        bias = net.op("Mul", bias, net.scalar(2.0))
+    elif way == 2:
+        parts = [net.weight(n, x.c, 3, 3, scale=scale) for n in (1 + how.c % (out - 1), out - 1 - how.c % (out - 1))]
+        kernel = net.op("Concat", *parts, axis=0)
+    elif way == 3:
+        kernel = net.op("Slice", net.weight(out + 2, x.c, 3, 3), net.ints(1), net.ints(out + 1), net.ints(0))
+    elif way == 4:
+        kernel = net.op("Reshape", net.weight(out, x.c * 9, scale=scale), net.ints(out, x.c, 3, 3))
+    elif way == 5:
+        kernel = net.op("Transpose", net.weight(x.c, out, 3, 3, scale=scale), perm=[1, 0, 2, 3])
+    elif way == 6:
+        kernel = net.op("Add", net.weight(out, x.c, 3, 3, scale=scale), net.weight(out, 1, 1, 1, scale=scale))
+        bias = net.op("Add", bias, net.weight(out, scale=0.3))
+    else:
+        kernel = net.op("Gather", net.weight(out, x.c, 3, 3), net.ints(*net.rng.permutation(out).tolist()), axis=0)
+    inputs = [kernel, bias] if how.d % 3 else [kernel]
+    net.put(net.like(x, net.op("Conv", x.name, *inputs, pads=[1] * 4), out))
+
+
+@block
+def sequence(net: Builder, how: Block) -> None:
+    """(n, c, h * w) under one-dimensional convolutions, of which one may be depthwise."""
+    x, out = net.x, 1 + how.a
+    flat = net.reshape(x.name, x.c, x.h * x.w, style=how.b)
+    if how.c % 2:
+        flat = net.op("Relu", net.op("Conv", flat, net.weight(x.c, 1, 3), pads=[1, 1], group=x.c))
+    made = net.op("Conv", flat, net.weight(out, x.c, 3), net.weight(out, scale=0.5), pads=[1, 1])
+    net.put(net.like(x, net.reshape(made, out, x.h, x.w, style=how.d), out))
+
+
+@block
 def shared(net: Builder, how: Block) -> None:
     """One kernel or bias with two readers."""
     x, way = net.x, how.a % 6

@@ -211,10 +211,20 @@ def _compare(case: Case, masked: ir.Model, compact: ir.Model) -> None:
         _require(wanted.shape == seen.shape, f"an output has shape {seen.shape}, masked it has {wanted.shape}")
         _require(bool(np.isfinite(seen).all()), "an output is not finite")
     errors = [(float(np.abs(np.subtract(seen, wanted)).max()), float(np.abs(wanted).max())) for wanted, seen in pairs]
-    far = [(error, scale) for error, scale in errors if error > TOLERANCE * scale + FLOOR]
+    if all(error <= TOLERANCE * scale + FLOOR for error, scale in errors):
+        return
+    noise = _noise(masked, case.inputs(5 if jumps else 2))
+    far = [(e, scale) for (e, scale), n in zip(errors, noise) if e > TOLERANCE * scale + FLOOR + 10 * n]
     if far and (not jumps or 2 * len(far) > len(pairs)):
         error, scale = max(far)
         raise Broken(f"compact differs from masked by {error:.3g} where the largest output is {scale:.3g}")
+
+
+def _noise(model: ir.Model, inputs: list[Array]) -> list[float]:
+    """How far outputs move when inputs do by a rounding error: norms of next to nothing make much of it."""
+    rng = np.random.default_rng(1)
+    moved = [(x * (1 + 1e-6 * rng.standard_normal(x.shape))).astype(np.float32) for x in inputs]
+    return [float(np.abs(np.subtract(a, b)).max()) for a, b in zip(_run(model, inputs), _run(model, moved))]
 
 
 def _run(model: ir.Model, inputs: list[Array]) -> list[Array]:
