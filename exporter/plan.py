@@ -123,7 +123,7 @@ class PruningPlan:
 def plan_from_cut(channels: ChannelMap, cut: Collection[int]) -> PruningPlan:
     """The plan that cuts the units with these labels.
 
-    Raises PlanError if a label is no unit, or a family or layer would lose all its channels.
+    Raises PlanError if a label is no unit, or a family, a layer or any tensor would lose all its channels.
     """
     cut = frozenset(cut)
     known = set(channels.unit_labels.tolist())
@@ -138,6 +138,10 @@ def plan_from_cut(channels: ChannelMap, cut: Collection[int]) -> PruningPlan:
                 "lower the ratio or raise min_width",
             )
         families.append(FamilyPlan(name=family.name, width=family.width, keep=keep))
+    for name, ids in channels.emptied(cut):
+        raise PlanError(
+            f"{name} would lose all its {len(ids)} channels", "keep one of them: a graph has no empty tensors"
+        )
     return PruningPlan(families=tuple(families), initializers=_initializers(channels, cut))
 
 

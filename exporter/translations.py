@@ -23,5 +23,6 @@ def pixel_unshuffle(self: Any, downscale_factor: int) -> Any:
     """
     channels, pixels = int(self.shape[1]), downscale_factor**2
     order = [k * channels + c for c in range(channels) for k in range(pixels)]
-    deep = op.SpaceToDepth(self, blocksize=downscale_factor)
-    return op.Gather(deep, op.Constant(value_ints=order), axis=1)
+    deep: Any = op.SpaceToDepth(self, blocksize=downscale_factor)
+    positions: Any = op.Constant(value_ints=order)
+    return op.Gather(deep, positions, axis=1)

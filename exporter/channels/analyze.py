@@ -62,6 +62,16 @@ class ChannelMap:
         """The root labels of all units, family by family: (units,) int64, the order of every score array."""
         return np.concatenate([np.empty(0, np.int64), *(family.labels for family in self.families)])
 
+    def emptied(self, cut: Collection[int]) -> list[tuple[str, Ids]]:
+        """Values of which an axis would lose all its channels, such as a piece of a Split: (name, labels of it)."""
+        living = self.living(cut)
+        return [
+            (name, ids)
+            for name, axes in self.value_ids.items()
+            for ids in axes
+            if ids is not None and not living[ids].any()
+        ]
+
     def living(self, cut: Collection[int]) -> Flags:
         """Which labels stay when the units with the root labels `cut` go: (labels,) bool, for every label."""
         alive = np.ones(len(self.labels), np.bool_)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .builder import DEPTHWISE_MULTIPLIERS, LARGEST, WIDEST, Block, Builder, Map, block, divisor
+from .builder import LARGEST, WIDEST, Block, Builder, Map, block, divisor
 
 REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceL1", "ReduceMin", "ReduceSumSquare",
                "ReduceLogSumExp")  # fmt: skip
@@ -53,8 +53,6 @@ def conv_transpose(net: Builder, how: Block) -> None:
     x = net.x
     group = [1, 1, divisor(x.c, how.b), x.c][how.a % 4]
     each = 1 + how.c % max(12 // group, 1) if how.a % 4 < 3 else 1 + how.c % 2
-    if group == x.c > 1 and each > 1 and not DEPTHWISE_MULTIPLIERS:
-        each = 1
     if group * each > WIDEST:
         return
     stride, kernel = (2, 2) if 2 * max(x.h, x.w) <= LARGEST else (1, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .builder import LARGEST, NON_ZERO_PADS, WIDEST, Block, Builder, Map, block, divisor
+from .builder import LARGEST, WIDEST, Block, Builder, Map, block, divisor
 
 
 @block
@@ -187,7 +187,7 @@ def pad(net: Builder, how: Block) -> None:
     if max(x.h, x.w) + 2 > LARGEST or x.c + 3 > WIDEST:
         return
     if way < 2:
-        padding = [net.scalar(0.7 if NON_ZERO_PADS else 0.0)] if way else []
+        padding = [net.scalar(0.7)] if way else []
         net.put(Map(net.op("Pad", x.name, net.ints(0, 0, 1, 1, 0, 0, 1, 1), *padding), x.c, x.h + 2, x.w + 2))
     elif way == 2:
         mode = ["reflect", "edge"][how.b % 2]

@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap, analyze
-from edgeslim.exporter.channels.analyze import Unit
 from edgeslim.exporter.channels.coverage import coverage
+from edgeslim.exporter.channels.families import Unit
 from edgeslim.exporter.passes.remove_channels import remove_channels
+from edgeslim.exporter.passes.shuffles_to_gathers import shuffles_to_gathers
 from edgeslim.exporter.passes.slices_to_gathers import slices_to_gathers
 from edgeslim.exporter.plan import PruningPlan, cut_of_plan, plan_from_cut
 from edgeslim.exporter.weights import with_weights
+from edgeslim.trainer.budget import spare_one
 
 from .builder import Graph, Net
 from .graphs import build
@@ -55,7 +57,7 @@ class Cut:
     seed: int = 0
 
     def labels(self, channels: ChannelMap) -> frozenset[int]:
-        """The units of this net that go; some may stay although drawn, see `spares_every_axis`."""
+        """The units of this net that go; one of every tensor stays."""
         rng = np.random.default_rng(self.seed)
         families = channels.families
         if not families:
@@ -63,31 +65,17 @@ class Cut:
         if self.share == 0:
             family = families[self.seed % len(families)]
             gone = [family.units[self.seed % family.width].label] if family.width > 1 else []
-            return self._sparing_every_axis(channels, gone)
+            return _sparing(channels, gone)
         chosen: list[int] = []
         for family in families:
             count = min(round(self.share * family.width), family.width - 1)
             chosen += [family.units[i].label for i in rng.permutation(family.width)[:count]]
-        return self._sparing_every_axis(channels, chosen)
+        return _sparing(channels, chosen)
 
-    @staticmethod
-    def spares_every_axis(channels: ChannelMap, cut: Collection[int]) -> bool:
-        """Whether every tensor keeps an element.
 
-        Nothing keeps a plan from cutting a whole piece of a Split, and engines refuse tensors without elements.
-        """
-        emptied = (ids for axes in channels.value_ids.values() for ids in axes if ids is not None)
-        return not any(set(cut).issuperset(ids.tolist()) for ids in emptied)
-
-    @staticmethod
-    def _sparing_every_axis(channels: ChannelMap, chosen: Collection[int]) -> frozenset[int]:
-        """Without the first unit of every axis that would vanish."""
-        cut = set(chosen)
-        for axes in channels.value_ids.values():
-            for ids in axes:
-                if ids is not None and cut.issuperset(ids.tolist()):
-                    cut.discard(int(ids[0]))
-        return frozenset(cut)
+def _sparing(channels: ChannelMap, chosen: Collection[int]) -> frozenset[int]:
+    """A plan that would leave a tensor without a channel is refused."""
+    return spare_one(channels, frozenset(chosen), np.zeros(len(channels.unit_labels)))
 
 
 def cuts() -> st.SearchStrategy[Cut]:
@@ -243,7 +231,7 @@ def _load(graph: Graph) -> ir.Model:
     """As the exporter has it: strided slices are gathers."""
     proto = onnx.ModelProto()
     proto.CopyFrom(graph.model)
-    return slices_to_gathers(ir.from_proto(proto))
+    return shuffles_to_gathers(slices_to_gathers(ir.from_proto(proto)))
 
 
 def _producers(graph: ir.Graph) -> Iterator[tuple[str, int]]:

@@ -63,7 +63,7 @@ def alone(net: Net, cut: Cut, tally: Tally) -> None:
     case = Case.of(net)
     for family in case.channels.families:
         unit = family.units[cut.seed % family.width]
-        if family.width > 1 and Cut.spares_every_axis(case.channels, {unit.label}):
+        if family.width > 1 and not case.channels.emptied({unit.label}):
             check_unit(case, unit)
             tally.alone += 1
 

@@ -50,7 +50,7 @@ def found_within(count: int) -> Broken | None:
         check_exact(case, cut.labels(case.channels))
         check_accounted(case)
         for family in case.channels.families[:3] if not COMPUTED & {b.kind for b in net.blocks} else ():
-            if family.width > 1 and Cut.spares_every_axis(case.channels, {family.units[-1].label}):
+            if family.width > 1 and not case.channels.emptied({family.units[-1].label}):
                 check_unit(case, family.units[-1])
 
     try:
@@ -149,13 +149,19 @@ def split_sizes_are_not_counted(patch: Patch) -> None:
 
 def one_channel_off(patch: Patch) -> None:
     """The neighbour of the cut channel leaves a kernel."""
-    right = ChannelMap.alive
+    right = removal._shrink_initializers
 
-    def broken(channels: ChannelMap, ids: np.ndarray, cut: frozenset[int]) -> np.ndarray:
-        alive = right(channels, ids, cut)
-        return np.roll(alive, 1) if alive.any() else alive
+    class Neighbours:
+        def __init__(self, living: np.ndarray) -> None:
+            self.living = living
 
-    patch.setattr(ChannelMap, "alive", broken)
+        def __getitem__(self, ids: np.ndarray) -> np.ndarray:
+            return np.roll(self.living[ids], 1)
+
+    def broken(model: ir.Model, channels: ChannelMap, living: np.ndarray) -> None:
+        right(model, channels, Neighbours(living))  # type: ignore[arg-type]
+
+    patch.setattr(removal, "_shrink_initializers", broken)
 
 
 def gathers_are_not_renumbered(patch: Patch) -> None:

@@ -1,8 +1,7 @@
 """What CNNs do with channels, one small net per pattern and variant, and what must become of it.
 
-EQUAL: compact equals masked, and at least so many layers are open to pruning. `missing` names the rule that is not
-written yet: until it is, the layers stay, and the test is expected to fail. DECLINED: this layer stays, and why.
-Patterns that tests/torch/nets.py has are tested there; those of them that miss a rule are listed here again.
+EQUAL: compact equals masked, and at least so many layers are open to pruning.
+DECLINED: one layer stays whole, with the reason. Patterns that tests/torch/nets.py has are tested there.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ class Equal:
     build: Build
     layers: int
     shape: tuple[int, ...] = (1, 3, 32, 32)
-    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -475,7 +473,9 @@ DECLINED: dict[str, Declined] = {
     "softmax over channels": Declined(
         build=lambda: Between(lambda x: x.softmax(1)), layer=B, reason="normalises over channels"),
     "layer norm": Declined(build=mixed(ConvNext), layer="middle.deep.weight", reason="LayerNormalization"),
-    "one group of all channels": Declined(build=mixed(nn.GroupNorm, 1, 8), layer=B, reason="Reshape"),
+    "one group of all channels": Declined(
+        build=mixed(nn.GroupNorm, 1, 8), layer=B, reason="a width of 1 cannot shrink"
+    ),
     "running sum": Declined(build=lambda: Between(lambda x: x.cumsum(1)), layer=B, reason="CumSum"),
     "local response norm": Declined(build=mixed(nn.LocalResponseNorm, 3), layer=B, reason="channels on a pooled axis"),
     "channel attention by sliding": Declined(build=mixed(Eca), layer=B, reason="an axis over which Conv"),
@@ -483,7 +483,9 @@ DECLINED: dict[str, Declined] = {
     "added map": Declined(
         build=lambda: Two(lambda x, y: x + torch.sigmoid(y[:, :1])), layer="a.0.weight",
         reason="arrive as a non-zero constant"),
-    "softplus": Declined(build=mixed(nn.Softplus), layer=B, reason="no rule for this operator"),
+    "softplus": Declined(
+        build=mixed(nn.Softplus), layer=B, reason="where it would arrive as a non-zero constant"
+    ),
     "intermediate output": Declined(build=lambda: Seen(), layer="a.0.weight", reason="graph output"),
 }  # fmt: skip
 

@@ -10,7 +10,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.channels.families import Family
+
+
+def spare_one(channels: ChannelMap, cut: frozenset[int], scores: NDArray[np.float64]) -> frozenset[int]:
+    """The cut without the highest score of every tensor that would be left with no channel, a piece of a Split for one.
+
+    scores: (units,) in the order of `channels.unit_labels`.
+    """
+    value = dict(zip(channels.unit_labels.tolist(), scores.tolist()))
+    kept = set(cut)
+    for _, ids in channels.emptied(cut):
+        if kept.issuperset(ids.tolist()):  # not spared for another tensor already
+            kept.remove(max(ids.tolist(), key=lambda label: value[label]))
+    return frozenset(kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..budget import Budget
+from ..budget import Budget, spare_one
 from ..criteria import Criterion
-from ..criteria.units import units
 from ..pruned import PrunedModel
 
 
@@ -35,7 +34,8 @@ def prune_iteratively(
         scores = criterion.score(net, images)
         # What is gone stays gone: a dead unit scores lowest of all.
         gone = net.cut
-        scores = np.array([-np.inf if u.label in gone else s for u, s in zip(units(net.channels), scores)])
-        net.apply_cut(budget.select(net.channels, scores, number / rounds) | gone)
+        labels = net.channels.unit_labels
+        scores = np.where(np.isin(labels, np.fromiter(gone, np.int64, len(gone))), -np.inf, scores)
+        net.apply_cut(spare_one(net.channels, budget.select(net.channels, scores, number / rounds) | gone, scores))
         if recover is not None and number < rounds:
             recover(net, number)

@@ -71,8 +71,9 @@ def conv_transpose(node: ir.Node, channels: Channels) -> str | None:
     if group > 1 and inputs == group:
         channels.unite(data, into, f"depthwise {place(node)} with a fixed side")
         channels.pin(out, f"multiplier of depthwise {place(node)}")
-        if into is not None and data is not None:
-            channels.count(node, data.ids, attribute="group")
+        if into is not None:
+            if data is not None:
+                channels.count(node, data.ids, attribute="group")
             into = into.with_zero(channels.mask(weight, 0)).moved(lambda a: np.repeat(a, outputs))
         _give(node, channels, into)
         return None

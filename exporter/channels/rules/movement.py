@@ -76,20 +76,18 @@ def pad(node: ir.Node, channels: Channels) -> str | None:
     before, after = np.ravel(amounts).reshape(2, -1).tolist()
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     silent = mode != "constant" or _pads_with_zero(node, channels)
-    grown = False
+    padded = {axis for axis, low, high in zip(which, before, after) if low or high}
     for axis, low, high in zip(which, before, after):
         carried = axes[axis]
-        if carried is None:
-            grown = grown or low != 0 or high != 0
-        elif low or high:
+        if carried is not None and (low or high):
             if mode != "constant" or low < 0 or high < 0:
                 return f"{mode} padding over channels"
             reason = f"added by {place(node)}"
             ends = [channels.fixed(n, reason) for n in (low, high)]
             parts = [ends[0], carried, ends[1]]
             axes[axis] = Axis(np.concatenate([p.ids for p in parts]), np.concatenate([p.zero for p in parts]))
-    if grown and not silent:
-        axes = [a if a is None else a.with_zero(False) for a in axes]
+    if not silent:  # an axis is padded all along every other axis
+        axes = [a.with_zero(False) if a is not None and padded - {i} else a for i, a in enumerate(axes)]
     channels.set(node.outputs[0], axes)
     return None
 

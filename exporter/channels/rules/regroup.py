@@ -45,8 +45,8 @@ def reshape(node: ir.Node, channels: Channels) -> str | None:
         return "target shape unknown"
     if target is None:
         return "target shape unknown" if channels.labelled(x) else None
-    if out.shape is None:
-        return "output shape unknown"
+    if x.shape is None or out.shape is None:
+        return "shape unknown"
     axes = regroup(channels.axes(x), _dims(x), _dims(out), channels)
     if isinstance(axes, str):
         return axes
