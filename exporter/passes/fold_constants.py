@@ -7,6 +7,9 @@ that reads a parameter, because a folded parameter would lose the name that ties
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
@@ -15,15 +18,25 @@ _LARGEST_FOLDED = 1 << 24
 """Elements; above it a folded constant would outweigh the nodes it replaces."""
 
 
-def fold_constants(model: ir.Model) -> ir.Model:
-    """Return a copy of `model` with constant sub-graphs folded, constants as initializers, shapes inferred."""
+def fold_constants(model: ir.Model, parameters: Collection[str] | None = None) -> ir.Model:
+    """Return a copy of `model` with constant sub-graphs folded, constants as initializers, shapes inferred.
+
+    parameters: initializers that keep their readers; all where None. Where they are given, what would be larger than
+    the limit is not even computed, and a constant that says no more than its shape is folded too.
+    """
     model = model.clone()
-    parameters = set(model.graph.initializers)
+    kept = set(model.graph.initializers if parameters is None else parameters)
 
     def may_fold(node: ir.Node) -> bool | None:
         if node.op_type == "Shape":  # reads the shape of a parameter, not its values
             return None
-        return False if any(v is not None and v.name in parameters for v in node.inputs) else None
+        if any(v is not None and v.name in kept for v in node.inputs):
+            return False
+        if parameters is None:
+            return None
+        if not all(map(_is_small, node.outputs)):
+            return False
+        return True if node.op_type == "ConstantOfShape" else None  # the folder leaves those, lest the file grow
 
     optimizer.fold_constants(
         model,
@@ -37,3 +50,10 @@ def fold_constants(model: ir.Model) -> ir.Model:
     common.RemoveUnusedNodesPass()(model)
     common.ShapeInferencePass()(model)
     return model
+
+
+def _is_small(value: ir.Value) -> bool:
+    """Whether a node's output is known to be below the limit before anybody computes it."""
+    if value.shape is None:
+        return False
+    return math.prod(d if isinstance(d, int) else _LARGEST_FOLDED + 1 for d in value.shape) <= _LARGEST_FOLDED

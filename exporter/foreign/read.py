@@ -1,0 +1,206 @@
+"""From an ONNX file of any origin to a graph that the analysis understands.
+
+    bytes -> parsed, tensors checked -> sorted, complete, checked -> opset 18 or newer -> shapes -> constants lifted
+
+The rules of the analysis are written for operators as they stand since opset 18; older ones kept numbers in other
+places (axes in attributes) or meant something else (Softmax before 13). The converter of `onnx` brings them there; that
+of `onnxscript` leaves Unsqueeze, Squeeze and Dropout of opset 9 behind. What the analysis cannot know (operators of other
+domains, control flow, missing shapes) is no error here: it keeps its channels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx.version_converter
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edgeslim.errors import UnsupportedGraphError, first_line
+
+from ..passes.fold_constants import fold_constants
+from .tensors import LARGEST_BYTES, check_and_load
+
+OPSET = 18
+"""The oldest opset whose operators the rules describe."""
+_IR_VERSION = 8
+"""The oldest version of the format that is written: initializers need not be inputs."""
+_EXPORT_AGAIN = "download or export the file again, and try onnx.checker.check_model on it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignModel:
+    """A file that was read. source: the model as it stands in the file, external data inside; graph: for the analysis.
+
+    opset: that of the file.
+    """
+
+    path: Path
+    source: bytes
+    opset: int
+    graph: ir.Model
+
+
+def read_onnx(path: str | os.PathLike[str]) -> ir.Model:
+    """Read an ONNX file as a graph that is ready for `analyze`. Raises UnsupportedGraphError naming file and node."""
+    return read_foreign(path).graph
+
+
+def read_foreign(path: str | os.PathLike[str]) -> ForeignModel:
+    """Read an ONNX file, and keep what it was beside what became of it. Raises UnsupportedGraphError."""
+    path = Path(path)
+    proto = _parse(path)
+    opset = _check_header(proto, path)
+    check_and_load(proto, path)
+    source = _serialize(proto, path)
+    model = _sorted(proto, path)
+    proto = ir.to_proto(model)
+    proto.ir_version = max(proto.ir_version, _IR_VERSION)
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:  # the checker raises its own types, and ValueError for what it cannot serialise
+        raise UnsupportedGraphError(f"{path} breaks the rules of ONNX: {_said(error)}", _EXPORT_AGAIN) from error
+    graph = ir.from_proto(_converted(proto, opset, path))
+    return ForeignModel(path=path, source=source, opset=opset, graph=_prepared(graph, path))
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not make us wait
+    except OSError as error:
+        raise UnsupportedGraphError(f"{path} cannot be read: {error.strerror}", "give an ONNX file") from error
+    with open(handle, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_BYTES:
+            problem = f"has {found.st_size:,} bytes" if stat.S_ISREG(found.st_mode) else "is not a regular file"
+            raise UnsupportedGraphError(
+                f"{path} {problem}", f"give a file of at most {LARGEST_BYTES:,} bytes; weights may lie in a second one"
+            )
+        data = file.read()
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except Exception as error:  # protobuf's DecodeError, which is no public name
+        raise UnsupportedGraphError(
+            f"{path} is not an ONNX file, or is cut short: {first_line(error)}", _EXPORT_AGAIN
+        ) from error
+    if not proto.ir_version or not proto.graph.node or not proto.graph.output:
+        raise UnsupportedGraphError(f"{path} is not an ONNX file: there is no graph in it", _EXPORT_AGAIN)
+    return proto
+
+
+def _check_header(proto: onnx.ModelProto, path: Path) -> int:
+    """The opset of the file, if it is one that is known."""
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise UnsupportedGraphError(
+            f"{path} is written for opset {opset}; the newest that onnx {onnx.__version__} knows is {newest}",
+            "update the onnx package, or export the model for an older opset",
+        )
+    if opset < 1 and all(node.domain in ("", "ai.onnx") for node in proto.graph.node):
+        raise UnsupportedGraphError(f"{path} does not name its opset", _EXPORT_AGAIN)
+    return opset
+
+
+def _serialize(proto: onnx.ModelProto, path: Path) -> bytes:
+    try:
+        return bytes(proto.SerializeToString())
+    except Exception as error:  # protobuf's EncodeError: above 2 GB
+        raise UnsupportedGraphError(
+            f"{path} cannot be held as one message: {first_line(error)}", "models of 2 GB and more are not supported"
+        ) from error
+
+
+def _sorted(proto: onnx.ModelProto, path: Path) -> ir.Model:
+    """The graph in topological order, every value of it made by somebody."""
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # what the reader does not expect shows as any exception
+        raise UnsupportedGraphError(f"{path} cannot be read as a graph: {first_line(error)}", _EXPORT_AGAIN) from error
+    known = {*model.graph.inputs, *model.graph.initializers.values()}
+    for node in model.graph:
+        for value in _captured(node):
+            if value.producer() is None and value not in known and value.name:
+                raise UnsupportedGraphError(
+                    f"{path}: {_node(node)} reads {value.name!r}, which is no input, no initializer and no output of "
+                    "another node",
+                    _EXPORT_AGAIN,
+                )
+    try:
+        model.graph.sort()
+    except ValueError as error:
+        raise UnsupportedGraphError(
+            f"{path}: the graph has a cycle through {_in_cycle(model.graph)}", _EXPORT_AGAIN
+        ) from error
+    return model
+
+
+def _captured(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads itself; sub-graphs are left to the checker."""
+    yield from (v for v in node.inputs if v is not None)
+
+
+def _in_cycle(graph: ir.Graph) -> str:
+    """A node that waits for itself: leave out, again and again, whose inputs are all there."""
+    waiting = list(graph)
+    while True:
+        blocked = {n for n in waiting if any(v is not None and v.producer() in set(waiting) for v in n.inputs)}
+        if len(blocked) == len(waiting) or not blocked:
+            return _node(waiting[0])
+        waiting = [n for n in waiting if n in blocked]
+
+
+def _node(node: ir.Node) -> str:
+    return f"{node.op_type} {node.name or (node.outputs[0].name if node.outputs else '') or '(without a name)'}"
+
+
+def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProto:
+    if opset >= OPSET or opset < 1:
+        return proto
+    try:
+        converted = onnx.version_converter.convert_version(proto, OPSET)
+    except Exception as error:  # ConvertError, and whatever an adapter meets
+        raise UnsupportedGraphError(
+            f"{path}: opset {opset} cannot be converted to {OPSET}: {_said(error)}",
+            f"export the model for opset {OPSET} or newer",
+        ) from error
+    converted.ir_version = max(converted.ir_version, _IR_VERSION)
+    return converted
+
+
+def _prepared(model: ir.Model, path: Path) -> ir.Model:
+    """Initializers are no inputs, shapes are inferred, constants are initializers."""
+    common.RemoveInitializersFromInputsPass()(model)
+    common.ShapeInferencePass()(model)
+    _refuse_giants(model, path)
+    try:
+        return fold_constants(model, parameters=())
+    except Exception as error:  # folding runs foreign operators; it only saves work
+        print(f"{path}: constants stay where they are ({first_line(error)})", file=sys.stderr)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        return model
+
+
+def _refuse_giants(model: ir.Model, path: Path) -> None:
+    """A node that makes a tensor of gigabytes out of nothing would take the machine with it when it runs."""
+    for node in model.graph:
+        for value in node.outputs:
+            size = math.prod(d if isinstance(d, int) else 1 for d in value.shape) if value.shape is not None else 0
+            if size > LARGEST_BYTES:
+                raise UnsupportedGraphError(
+                    f"{path}: {_node(node)} makes a tensor of {size:,} elements; at most {LARGEST_BYTES:,} are allowed",
+                    _EXPORT_AGAIN,
+                )
+
+
+def _said(error: Exception) -> str:
+    """What onnx says, without its path through the C++ sources."""
+    return first_line(error).rpartition("] ")[2] or first_line(error)
