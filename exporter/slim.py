@@ -1,7 +1,7 @@
 """Take the dead channels out of a graph, exactly.
 
-Round by round: analyse, judge, fold, analyse the folded graph, remove. What a round removes can kill more (a kernel that only
-listened to dead channels becomes zero), so it goes on until nothing is left to remove.
+Round by round: analyse, judge, fold, analyse the folded graph, remove. What a round removes can kill more (a kernel
+that only listened to dead channels becomes zero), so it goes on until nothing is left to remove.
 """
 
 from __future__ import annotations

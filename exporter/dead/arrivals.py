@@ -1,7 +1,7 @@
 """What arrives where channels are read: measured on a few inputs, position by position.
 
-The graph runs with every summed operand as an additional output. A position counts as constant if it has one value over batch,
-space, and all inputs, up to what vectorised activations differ by from lane to lane.
+The graph runs with every summed operand as an additional output. A position counts as constant if it has one value
+over batch, space, and all inputs, up to what vectorised activations differ by from lane to lane.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..foreign.feeds import Arrays, open_session
+from ..taps import tapped
 
 SPREAD = 1e-6
 """Largest difference of a constant from itself, as a share of its size."""
@@ -27,7 +28,7 @@ def measure(
     Raises ExportError where ONNX Runtime refuses the graph.
     """
     names = list(dict.fromkeys(name for name, _ in places))
-    session = open_session(_tapped(model, names), "the graph with its inner values as outputs")
+    session = open_session(tapped(model, names), "the graph with its inner values as outputs")
     lowest: dict[tuple[str, int], NDArray[np.float64]] = {}
     highest: dict[tuple[str, int], NDArray[np.float64]] = {}
     for given in inputs:
@@ -49,13 +50,3 @@ def _constants(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[n
         steady = high - low <= SPREAD * np.maximum(np.abs(high), np.abs(low))
     middle = np.where(low == high, low, low / 2 + high / 2)
     return np.asarray(np.where(steady & np.isfinite(middle), middle, np.nan), np.float64)
-
-
-def _tapped(model: ir.Model, names: Sequence[str]) -> bytes:
-    tapped = model.clone()
-    values = {v.name: v for n in tapped.graph for v in n.outputs}
-    tapped.graph.outputs.clear()
-    tapped.graph.outputs.extend(values[name] for name in names)
-    for output in tapped.graph.outputs:
-        output.type = output.type or ir.TensorType(ir.DataType.FLOAT)
-    return ir.to_proto(tapped).SerializeToString()

@@ -6,7 +6,8 @@ long as all that it is combined with is constant too: an addition of two constan
 map is not. Running the net on examples could not tell this: a map that happens to be zero on all of them may be
 anything on the next image.
 
-A constant channel need not be the same number at every pixel: zero padding leaves a border. That is measured (arrivals).
+A constant channel need not be the same number at every pixel: zero padding leaves a border. That is measured
+(arrivals).
 """
 
 from __future__ import annotations

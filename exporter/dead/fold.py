@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import InvariantError
 
-from .sites import Site, Way, flag, weight_array
+from .sites import Site, Way, weight_array
 from .verdict import Arrival, Verdict
 
 

@@ -3,8 +3,8 @@
     y[o, p] = b[o] + sum_i sum_t w[o, i, t] * x[i, p + t],          x[i, .] = k_i everywhere
             = (b[o] + sum_{i dead} k_i sum_t w[o, i, t]) + sum_{i alive} ...      without zero padding        (BIAS)
 
-With zero padding the border sees fewer taps, so the contribution is no constant. But it is proportional to k_i, so all of
-them can be put on one dead channel that stays:  w[o, keep] += sum_i (k_i / k_keep) w[o, i]          (CARRIER)
+With zero padding the border sees fewer taps, so the contribution is no constant. But it is proportional to k_i, so
+all of them can be put on one dead channel that stays: w[o, keep] += sum_i (k_i / k_keep) w[o, i] (CARRIER)
 """
 
 from __future__ import annotations
@@ -68,10 +68,8 @@ def _conv(node: ir.Node, operand: int) -> Site | None:
         return None
     padded = "auto_pad" in node.attributes and node.attributes["auto_pad"].as_string() not in ("NOTSET", "VALID")
     padded = padded or ("pads" in node.attributes and any(node.attributes["pads"].as_ints()))
-    if padded and (groups(node) > 1 or len(weight.uses()) > 1):
-        way = Way.NONE
-    else:
-        way = Way.CARRIER if padded else Way.BIAS
+    own = groups(node) == 1 and len(weight.uses()) == 1
+    way = Way.BIAS if not padded else Way.CARRIER if own else Way.NONE
     return Site(node=node, operand=0, axis=1, way=way, weight=weight, weight_axis=1, groups=groups(node))
 
 

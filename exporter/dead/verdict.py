@@ -1,7 +1,7 @@
 """Which dead channels leave, where their constants go, and why the others stay.
 
-A unit may leave if at every place that sums over it one of these holds: all weights that read it are zero; it arrives as
-zero; it arrives as a constant that the place can take up (sites). Everything else keeps it, with the reason.
+A unit may leave if at every place that sums over it one of these holds: all weights that read it are zero; it arrives
+as zero; it arrives as a constant that the place can take up (sites). Everything else keeps it, with the reason.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ Measure = Callable[[list[tuple[str, int]]], Mapping[tuple[str, int], NDArray[np.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """What arrives at a site. ids: (n,) root labels on its axis; constants: (n,) float64, NaN where it varies."""
+    """What arrives at a site. ids: (n,) root labels on its axis; constants: (n,) float64, NaN where it varies.
+
+    blind: (n,) bool, it does not depend on the graph's input, though it may vary over space.
+    """
 
     site: Site
     ids: Ids
     constants: NDArray[np.float64]
+    blind: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """leaving: root labels that go. staying: dead ones that stay -> why. carriers: site's output -> who carries there."""
+    """leaving: root labels that go. staying: dead ones that stay -> why. carriers: output of a site -> its carrier."""
 
     leaving: Roots
     staying: Mapping[int, str]
@@ -49,10 +53,7 @@ def judge(channels: ChannelMap, measure: Measure) -> Verdict:
     places = _places(channels, units)
     wanted = {key for key in ((_name(s), s.axis) for s, _ in places) if constant.get(key[0], frozenset()) & units}
     measured = measure(sorted(wanted)) if wanted else {}
-    arrivals = tuple(
-        Arrival(site=site, ids=ids, constants=_known(ids, measured.get((_name(site), site.axis)), constant, site))
-        for site, ids in places
-    )
+    arrivals = tuple(_arrival(site, ids, measured.get((_name(site), site.axis)), constant) for site, ids in places)
     staying: dict[int, str] = {}
     seen: set[int] = set()
     leaving = set(units)
@@ -92,14 +93,12 @@ def _name(site: Site) -> str:
     return (value.name or "") if value is not None else ""
 
 
-def _known(
-    ids: Ids, measured: NDArray[np.float64] | None, constant: Mapping[str, Roots], site: Site
-) -> NDArray[np.float64]:
-    """Constants that were measured and that the structure says can be nothing else."""
+def _arrival(site: Site, ids: Ids, measured: NDArray[np.float64] | None, constant: Mapping[str, Roots]) -> Arrival:
+    """Constants are those that were measured and that the structure says can be nothing else."""
+    blind = np.isin(ids, list(constant.get(_name(site), frozenset())))
     if measured is None or len(measured) != len(ids):
-        return np.full(len(ids), np.nan)
-    sure = np.isin(ids, list(constant.get(_name(site), frozenset())))
-    return np.where(sure, measured, np.nan)
+        measured = np.full(len(ids), np.nan)
+    return Arrival(site=site, ids=ids, constants=np.where(blind, measured, np.nan), blind=blind)
 
 
 def _blocked(arrivals: list[Arrival], units: Roots) -> tuple[dict[int, str], set[int]]:
@@ -122,7 +121,9 @@ def _blocked(arrivals: list[Arrival], units: Roots) -> tuple[dict[int, str], set
                     continue
                 blocked[root] = f"a constant that {place(a.site.node)} cannot take up"
             else:
-                blocked[root] = f"varies where {place(a.site.node)} reads it"
+                blocked[root] = f"a constant with another border, read by {place(a.site.node)}"
+                if (a.blind[at] | unread[at]).all():
+                    dead.add(root)
     return {root: why for root, why in blocked.items() if root not in silent}, dead
 
 

@@ -1,8 +1,9 @@
 """Inputs for a net of which nobody said what it eats: every graph input by name, at sizes that it accepts.
 
-The first float input of the highest rank is the *lead* (usually the image): its batches are what probes hold, and what
-calibration data is given for by a single array. All other inputs follow from it: a dimension of the same name has the same size,
-their numbers come from a fixed seed. So a net with any inputs is a function of one array, as the certificate wants it.
+The first float input of the highest rank is the *lead* (usually the image): its batches are what probes hold, and
+what calibration data is given for by a single array. All other inputs follow from it: a dimension of the same name
+has the same size, their numbers come from a fixed seed. So a net with any inputs is a function of one array, as the
+certificate wants it.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def lead_shapes(lead: InputSpec, batch: int, side: int) -> tuple[int, ...]:
 
 def feeds(specs: tuple[InputSpec, ...], lead: NDArray[np.generic], given: Arrays | None = None) -> Arrays:
     """All inputs for one batch of the lead. given: some of the others."""
-    sizes = {d: n for d, n in zip(specs[0].shape, lead.shape) if isinstance(d, str) and d}
+    sizes: dict[str, int] = {d: n for d, n in zip(specs[0].shape, lead.shape) if isinstance(d, str) and d}
     arrays: dict[str, NDArray[np.generic]] = {specs[0].name: lead}
     for spec in specs[1:]:
+        batch = lead.shape[0] if lead.ndim else 1
         shape = tuple(
-            d if isinstance(d, int) else sizes.get(d, lead.shape[0] if i == 0 and lead.ndim else 1)
-            for i, d in enumerate(spec.shape)
+            d if isinstance(d, int) else sizes.get(d, batch if i == 0 else 1) for i, d in enumerate(spec.shape)
         )
         arrays[spec.name] = random_array(spec, shape, zlib.crc32(spec.name.encode()))
     return {**arrays, **(given or {})}

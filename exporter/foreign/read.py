@@ -3,9 +3,9 @@
     bytes -> parsed, tensors checked -> sorted, complete, checked -> opset 18 or newer -> shapes -> constants lifted
 
 The rules of the analysis are written for operators as they stand since opset 18; older ones kept numbers in other
-places (axes in attributes) or meant something else (Softmax before 13). The converter of `onnx` brings them there; that
-of `onnxscript` leaves Unsqueeze, Squeeze and Dropout of opset 9 behind. What the analysis cannot know (operators of other
-domains, control flow, missing shapes) is no error here: it keeps its channels.
+places (axes in attributes) or meant something else (Softmax before 13). The converter of `onnx` brings them there;
+that of `onnxscript` leaves Unsqueeze, Squeeze and Dropout of opset 9 behind. What the analysis cannot know (operators
+of other domains, control flow, missing shapes) is no error here: it keeps its channels.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from edgeslim.errors import UnsupportedGraphError
 LARGEST_BYTES = (1 << 31) - 1
 """What a protobuf message can hold; a model with more weights cannot be handed to ONNX Runtime as one."""
 
-_BITS = {
+_BITS: dict[int, int] = {
     onnx.TensorProto.FLOAT: 32, onnx.TensorProto.DOUBLE: 64, onnx.TensorProto.FLOAT16: 16,
     onnx.TensorProto.BFLOAT16: 16, onnx.TensorProto.INT8: 8, onnx.TensorProto.INT16: 16, onnx.TensorProto.INT32: 32,
     onnx.TensorProto.INT64: 64, onnx.TensorProto.UINT8: 8, onnx.TensorProto.UINT16: 16, onnx.TensorProto.UINT32: 32,
@@ -32,7 +32,7 @@ _AGAIN = "the file is damaged or was not written by an ONNX exporter: download o
 
 
 def check_and_load(model: onnx.ModelProto, path: Path) -> None:
-    """Check every tensor of `model` and put its external data inside. Raises UnsupportedGraphError naming the tensor."""
+    """Check every tensor of `model` and put its external data inside. Raises UnsupportedGraphError."""
     total = 0
     for tensor in _tensors(model.graph):
         what = f"{path}: tensor {tensor.name or '(without a name)'}"

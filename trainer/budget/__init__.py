@@ -4,5 +4,6 @@ from .limits import WidthLimits
 from .macs import Macs
 from .ratio import Ratio
 from .registry import Budget, build_budget
+from .wish import parse_wish
 
-__all__ = ["Budget", "Macs", "Ratio", "WidthLimits", "build_budget"]
+__all__ = ["Budget", "Macs", "Ratio", "WidthLimits", "build_budget", "parse_wish"]
