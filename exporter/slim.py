@@ -46,7 +46,7 @@ def remove_dead(model: ir.Model, inputs: Sequence[Arrays]) -> Slimmed:
     for _ in range(_MOST_ROUNDS):
         channels = analyze(model, constants="record")
         verdict = judge(channels, lambda places, graph=model: measure(graph, places, inputs))  # type: ignore[misc]
-        staying = _reasons(channels, verdict)
+        staying |= _reasons(channels, verdict)
         if not verdict.leaving:
             break
         compact, gone = _remove(fold(model, verdict), channels, verdict)

@@ -26,6 +26,7 @@ from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
 from edgeslim.exporter.cost import count_macs, count_parameters, count_weight_bytes
 from edgeslim.exporter.foreign import ForeignModel, read_foreign
 from edgeslim.exporter.foreign.feeds import Arrays, InputSpec, feeds, find_probe, input_specs, runner_from_bytes
+from edgeslim.exporter.foreign.read import check_rules
 from edgeslim.exporter.slim import compare_widths, remove_dead
 from edgeslim.runtime.certificate import Certificate
 from edgeslim.runtime.manifest import LayerCoverage
@@ -211,9 +212,9 @@ def _finished(model: ir.Model, file: ForeignModel) -> bytes:
     """The bytes to write, checked by onnx. Raises ExportError."""
     proto = ir.to_proto(model)
     try:
-        onnx.checker.check_model(proto)
+        check_rules(proto)
         return bytes(proto.SerializeToString())
-    except Exception as error:  # the checker raises its own types
+    except ValueError as error:
         raise ExportError(
             f"the slimmed form of {file.path} breaks the rules of ONNX: {first_line(error)}",
             "nothing was written; please report the net",

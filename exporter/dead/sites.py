@@ -57,8 +57,8 @@ def weight_array(site: Site) -> NDArray[np.generic]:
 
 def read_site(node: ir.Node, operand: int, axis: int) -> Site:
     """What is known of this operand of a node whose `axis` is summed over."""
-    site = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}.get(node.op_type)
-    found = site(node, operand) if site is not None else None
+    reader = _READERS.get(node.op_type)
+    found = reader(node, operand) if reader is not None else None
     return found or Site(node=node, operand=operand, axis=axis, way=Way.NONE)
 
 
@@ -108,6 +108,9 @@ def _matmul(node: ir.Node, operand: int) -> Site | None:
         weight=weight,
         weight_axis=0 if operand == 0 else 1,
     )
+
+
+_READERS = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}
 
 
 def flag(node: ir.Node, name: str) -> bool:

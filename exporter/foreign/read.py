@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,14 +60,33 @@ def read_foreign(path: str | os.PathLike[str]) -> ForeignModel:
     check_and_load(proto, path)
     source = _serialize(proto, path)
     model = _sorted(proto, path)
+    _infer(model)  # the checker wants to know the ranks of outputs
     proto = ir.to_proto(model)
     proto.ir_version = max(proto.ir_version, _IR_VERSION)
     try:
-        onnx.checker.check_model(proto)
-    except Exception as error:  # the checker raises its own types, and ValueError for what it cannot serialise
-        raise UnsupportedGraphError(f"{path} breaks the rules of ONNX: {_said(error)}", _EXPORT_AGAIN) from error
+        check_rules(proto)
+    except ValueError as error:
+        raise UnsupportedGraphError(f"{path} breaks the rules of ONNX: {error}", _EXPORT_AGAIN) from error
     graph = ir.from_proto(_converted(proto, opset, path))
     return ForeignModel(path=path, source=source, opset=opset, graph=_prepared(graph, path))
+
+
+def check_rules(proto: onnx.ModelProto) -> None:
+    """What onnx.checker checks, but for outputs whose rank nobody knows (they come from foreign operators).
+
+    Raises ValueError with what onnx says.
+    """
+    unknown = [o.type.tensor_type for o in proto.graph.output if o.type.HasField("tensor_type")]
+    unknown = [t for t in unknown if not t.HasField("shape")]
+    for tensor_type in unknown:
+        tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:  # the checker raises its own types
+        raise ValueError(_said(error)) from error
+    finally:
+        for tensor_type in unknown:
+            tensor_type.ClearField("shape")
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -76,13 +94,14 @@ def _parse(path: Path) -> onnx.ModelProto:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not make us wait
     except OSError as error:
         raise UnsupportedGraphError(f"{path} cannot be read: {error.strerror}", "give an ONNX file") from error
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_BYTES:
+        os.close(handle)
+        problem = f"has {found.st_size:,} bytes" if stat.S_ISREG(found.st_mode) else "is not a regular file"
+        raise UnsupportedGraphError(
+            f"{path} {problem}", f"give a file of at most {LARGEST_BYTES:,} bytes; weights may lie in a second one"
+        )
     with open(handle, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_BYTES:
-            problem = f"has {found.st_size:,} bytes" if stat.S_ISREG(found.st_mode) else "is not a regular file"
-            raise UnsupportedGraphError(
-                f"{path} {problem}", f"give a file of at most {LARGEST_BYTES:,} bytes; weights may lie in a second one"
-            )
         data = file.read()
     proto = onnx.ModelProto()
     try:
@@ -179,14 +198,20 @@ def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProt
 def _prepared(model: ir.Model, path: Path) -> ir.Model:
     """Initializers are no inputs, shapes are inferred, constants are initializers."""
     common.RemoveInitializersFromInputsPass()(model)
-    common.ShapeInferencePass()(model)
+    _infer(model)
     _refuse_giants(model, path)
     try:
-        return fold_constants(model, parameters=())
-    except Exception as error:  # folding runs foreign operators; it only saves work
-        print(f"{path}: constants stay where they are ({first_line(error)})", file=sys.stderr)
+        model = fold_constants(model, parameters=())
+    except Exception:  # folding runs foreign operators, and only saves work: the analysis declines what is left
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-        return model
+    _refuse_giants(model, path)
+    _infer(model, follow_values=True)
+    return model
+
+
+def _infer(model: ir.Model, follow_values: bool = False) -> None:
+    """Infer shapes as far as it goes. Following values allocates what they promise: only after _refuse_giants."""
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=follow_values)(model)
 
 
 def _refuse_giants(model: ir.Model, path: Path) -> None:

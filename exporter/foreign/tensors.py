@@ -116,10 +116,11 @@ def _external(tensor: onnx.TensorProto, size: int, path: Path, what: str) -> byt
             f"{what} lies in {location}, which cannot be read: {error.strerror}",
             "put the data file beside the model file, under the name it had when it was exported",
         ) from error
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise UnsupportedGraphError(f"{what} lies in {location}, which is not a regular file", _AGAIN)
     with open(handle, "rb") as opened:
-        found = os.fstat(opened.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise UnsupportedGraphError(f"{what} lies in {location}, which is not a regular file", _AGAIN)
         if offset + size > found.st_size:
             raise UnsupportedGraphError(
                 f"{what} ends at byte {offset + size:,} of {location}, which has {found.st_size:,}", _AGAIN

@@ -48,7 +48,8 @@ def fold_constants(model: ir.Model, parameters: Collection[str] | None = None) -
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.IdentityEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
-    common.ShapeInferencePass()(model)
+    # Without names to keep nobody vouches for the file: values of shapes are not followed, lest they be gigabytes.
+    common.ShapeInferencePass(data_prop=parameters is None)(model)
     return model
 
 
