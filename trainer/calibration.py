@@ -18,15 +18,22 @@ Calibration = NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
 """Real inputs, (N, ...): of the one graph input, or of each by name."""
 
 
+_LARGEST_BYTES = 1 << 32
+"""More than a sample of real inputs needs, and what a small archive can claim to hold."""
+
+
 def read_calibration(path: str | os.PathLike[str]) -> dict[str, NDArray[np.generic]]:
     """The arrays of an .npz file (no pickles). Raises ConfigError."""
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
-                return {path.stem: file}
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError, MemoryError) as error:
+        with open(path, "rb") as opened, zipfile.ZipFile(opened) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+            if claimed > _LARGEST_BYTES:
+                raise ValueError(f"it unpacks to {claimed:,} bytes, at most {_LARGEST_BYTES:,} are read")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
         raise ConfigError(
             f"calibration {path} cannot be read: {first_line(error)}",
             "write it with numpy.savez(path, input_name=images), images (N, ...) as the net takes them",
