@@ -26,6 +26,7 @@ from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
 from edgeslim.exporter.cost import count_macs, count_parameters, count_weight_bytes
 from edgeslim.exporter.foreign import ForeignModel, read_foreign
 from edgeslim.exporter.foreign.feeds import Arrays, InputSpec, feeds, find_probe, input_specs, runner_from_bytes
+from edgeslim.exporter.foreign.quiet import quiet
 from edgeslim.exporter.foreign.read import check_rules
 from edgeslim.exporter.slim import compare_widths, remove_dead
 from edgeslim.runtime.certificate import Certificate
@@ -127,9 +128,15 @@ def slim_file(
     tolerance: Tolerance | None = None,
 ) -> SlimReport:
     """`slim_onnx` with everything there is to report."""
-    path, out = Path(path), Path(out)
     wish = _wish(ratio, target, width_multiple, min_width)
-    _check_paths(path, out)
+    _check_paths(Path(path), Path(out))
+    with quiet():
+        return _slim(Path(path), Path(out), wish, calibration, tolerance)
+
+
+def _slim(
+    path: Path, out: Path, wish: Wish | None, calibration: Calibration | None, tolerance: Tolerance | None
+) -> SlimReport:
     net = _open(read_foreign(path), calibration)
     slimmed = remove_dead(net.file.graph, net.inputs())
     cut = cut_once(slimmed.model, wish, net.specs, net.inputs(), net.calibration) if wish is not None else None

@@ -147,7 +147,7 @@ def _choose_carriers(arrivals: tuple[Arrival, ...], leaving: set[int], staying: 
         kept.add(root)
         if root in leaving:
             leaving.discard(root)
-            staying[root] = f"carries the constants of dead channels into the zero-padded {place(a.site.node)}"
+            staying[root] = f"carries the constants of dead channels into {place(a.site.node)}"
     return chosen
 
 

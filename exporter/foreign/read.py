@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from onnx_ir.passes import common
 from edgeslim.errors import UnsupportedGraphError, first_line
 
 from ..passes.fold_constants import fold_constants
+from .quiet import quiet
 from .tensors import LARGEST_BYTES, check_and_load
 
 OPSET = 18
@@ -54,20 +54,27 @@ def read_onnx(path: str | os.PathLike[str]) -> ir.Model:
 
 def read_foreign(path: str | os.PathLike[str]) -> ForeignModel:
     """Read an ONNX file, and keep what it was beside what became of it. Raises UnsupportedGraphError."""
-    path = Path(path)
+    with quiet():
+        return _read(Path(path))
+
+
+def _read(path: Path) -> ForeignModel:
     proto = _parse(path)
     opset = _check_header(proto, path)
     check_and_load(proto, path)
+    _refuse_dangling(proto, path)
     source = _serialize(proto, path)
-    model = _sorted(proto, path)
-    _infer(model)  # the checker wants to know the ranks of outputs
-    proto = ir.to_proto(model)
+    proto = _sorted(proto, path)
     proto.ir_version = max(proto.ir_version, _IR_VERSION)
     try:
         check_rules(proto)
     except ValueError as error:
         raise UnsupportedGraphError(f"{path} breaks the rules of ONNX: {error}", _EXPORT_AGAIN) from error
-    graph = ir.from_proto(_converted(proto, opset, path))
+    converted = _converted(proto, opset, path)
+    try:
+        graph = ir.from_proto(converted)
+    except Exception as error:  # as in _sorted
+        raise UnsupportedGraphError(f"{path} cannot be read as a graph: {_cause(error)}", _EXPORT_AGAIN) from error
     return ForeignModel(path=path, source=source, opset=opset, graph=_prepared(graph, path))
 
 
@@ -138,33 +145,43 @@ def _serialize(proto: onnx.ModelProto, path: Path) -> bytes:
         ) from error
 
 
-def _sorted(proto: onnx.ModelProto, path: Path) -> ir.Model:
-    """The graph in topological order, every value of it made by somebody."""
-    try:
-        model = ir.from_proto(proto)
-    except Exception as error:  # what the reader does not expect shows as any exception
-        raise UnsupportedGraphError(f"{path} cannot be read as a graph: {first_line(error)}", _EXPORT_AGAIN) from error
-    known = {*model.graph.inputs, *model.graph.initializers.values()}
-    for node in model.graph:
-        for value in _captured(node):
-            if value.producer() is None and value not in known and value.name:
+def _refuse_dangling(proto: onnx.ModelProto, path: Path) -> None:
+    """Every value is made by somebody. Sub-graphs are left to the checker."""
+    graph = proto.graph
+    known = {v.name for v in graph.input} | {t.name for t in graph.initializer} | {""}
+    known |= {t.values.name for t in graph.sparse_initializer} | {name for n in graph.node for name in n.output}
+    for node in graph.node:
+        for name in node.input:
+            if name not in known:
                 raise UnsupportedGraphError(
-                    f"{path}: {_node(node)} reads {value.name!r}, which is no input, no initializer and no output of "
-                    "another node",
+                    f"{path}: {node.op_type} {node.name or (node.output or ['(without a name)'])[0]} reads {name!r}, "
+                    "which is no input, no initializer and no output of another node",
                     _EXPORT_AGAIN,
                 )
+
+
+def _sorted(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The graph in topological order, with the shapes that follow from it."""
+    try:
+        model = ir.from_proto(proto)
+        _infer(model)  # the checker wants to know the ranks of outputs
+        ir.to_proto(model)
+    except Exception as error:  # bytes that are no text, attributes without a type: any exception
+        raise UnsupportedGraphError(f"{path} cannot be read as a graph: {_cause(error)}", _EXPORT_AGAIN) from error
     try:
         model.graph.sort()
     except ValueError as error:
         raise UnsupportedGraphError(
             f"{path}: the graph has a cycle through {_in_cycle(model.graph)}", _EXPORT_AGAIN
         ) from error
-    return model
+    return ir.to_proto(model)
 
 
-def _captured(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads itself; sub-graphs are left to the checker."""
-    yield from (v for v in node.inputs if v is not None)
+def _cause(error: BaseException) -> str:
+    """What the innermost exception says; the outer ones repeat the whole graph."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)[:200]
 
 
 def _in_cycle(graph: ir.Graph) -> str:
