@@ -266,6 +266,24 @@ def test_external_data_that_is_not_there(tmp_path: Path, make: Callable[[Path], 
     refused(make(tmp_path), "tensor stem", word)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_flipped_bytes_are_read_or_refused(tmp_path: Path, seed: int) -> None:
+    """Whatever the damage: a graph, or a refusal that names the file."""
+    content = bytearray(
+        net("c = Unsqueeze <axes = [0]> (a)\n b = Squeeze <axes = [0]> (c)", opset=9).SerializeToString()
+    )
+    rng = np.random.default_rng(seed)
+    raw = content.index(b"stem", 200), len(content)
+    for place in (*rng.integers(0, raw[0], 2), *rng.integers(raw[1] - 120, raw[1], 1)):
+        content[place] = rng.integers(0, 256)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    try:
+        analyze(read_onnx(path))
+    except UnsupportedGraphError as error:
+        assert str(path) in error.message and error.hint
+
+
 # --- real files ----------------------------------------------------------------------------------------------------
 
 REAL = {
