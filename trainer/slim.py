@@ -38,6 +38,10 @@ from .correction import Correction
 from .one_shot import Wish, cut_once
 
 
+HALF = Tolerance(relative_atol=5e-3, rtol=1e-2)
+"""For nets with 16-bit weights, which round at a thousandth; a wrong channel is a hundred times above."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSizes:
     """macs: of one input of `macs_shape`; None where they cannot be counted."""
@@ -138,6 +142,7 @@ def _slim(
     path: Path, out: Path, wish: Wish | None, calibration: Calibration | None, tolerance: Tolerance | None
 ) -> SlimReport:
     net = _open(read_foreign(path), calibration)
+    tolerance = tolerance or (HALF if _is_half(net.file.graph) else Tolerance())
     slimmed = remove_dead(net.file.graph, net.inputs())
     cut = cut_once(slimmed.model, wish, net.specs, net.inputs(), net.calibration) if wish is not None else None
     compact = cut.compact if cut is not None else slimmed.model
@@ -205,6 +210,10 @@ def _open(file: ForeignModel, calibration: Calibration | None) -> _Net:
 def _final(before: Coverage, after: ChannelMap) -> Coverage:
     reasons = {layer.layer: layer.reason for layer in before if layer.reason}
     return compare_widths(before, after, reasons)
+
+
+def _is_half(model: ir.Model) -> bool:
+    return any(v.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) for v in model.graph.initializers.values())
 
 
 def _runner(model: ir.Model, net: _Net) -> Runner:

@@ -16,6 +16,7 @@ from onnxscript import optimizer
 
 _LARGEST_FOLDED = 1 << 24
 """Elements; above it a folded constant would outweigh the nodes it replaces."""
+_GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
 def fold_constants(model: ir.Model, parameters: Collection[str] | None = None) -> ir.Model:
@@ -46,7 +47,8 @@ def fold_constants(model: ir.Model, parameters: Collection[str] | None = None) -
         should_fold=may_fold,
     )
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    common.IdentityEliminationPass()(model)
+    if not any(a.type in _GRAPHS for n in model.graph for a in n.attributes.values()):
+        common.IdentityEliminationPass()(model)  # a sub-graph may not return what it has only captured
     common.RemoveUnusedNodesPass()(model)
     # Without names to keep nobody vouches for the file: values of shapes are not followed, lest they be gigabytes.
     common.ShapeInferencePass(data_prop=parameters is None)(model)

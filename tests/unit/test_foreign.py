@@ -124,14 +124,18 @@ def test_a_custom_domain_keeps_its_channels(tmp_path: Path) -> None:
     assert "no rule for this operator" in coverage(channels)[0].reason  # type: ignore[operator]
 
 
-def test_control_flow_keeps_its_channels(tmp_path: Path) -> None:
-    middle = """k = Constant <value = bool {1}> ()
-      b = If (k) <then_branch = t () => (float[n, 8, h, w] p) { p = Relu (a) },
-                  else_branch = e () => (float[n, 8, h, w] q) { q = Identity (a) }>"""
-    for opset in (11, 18):
-        path = saved(net(middle, opset=opset), tmp_path)
-        given, read = answers(path)
-        np.testing.assert_allclose(read[0], given[0], rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("condition", ["k = Constant <value = bool {1}> ()", "k = Not (v)"])
+@pytest.mark.parametrize("opset", [11, 18])
+def test_control_flow_keeps_its_channels(tmp_path: Path, opset: int, condition: str) -> None:
+    middle = f"""s = Size (x)
+      z = Constant <value = int64 {{0}}> ()
+      v = Equal (s, z)
+      {condition}
+      b = If (k) <then_branch = t () => (float[n, 8, h, w] p) {{ p = Relu (a) }},
+                  else_branch = e () => (float[n, 8, h, w] q) {{ q = Identity (a) }}>"""
+    path = saved(net(middle, opset=opset), tmp_path)
+    given, read = answers(path)
+    np.testing.assert_allclose(read[0], given[0], rtol=1e-5, atol=1e-5)
 
 
 def test_missing_shapes_are_no_error(tmp_path: Path) -> None:

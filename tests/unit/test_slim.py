@@ -98,6 +98,19 @@ def test_the_reference_is_the_file_as_given(tmp_path: Path, opset: int) -> None:
     json.loads(schema.dumps(report))
 
 
+def test_half_precision_has_its_own_tolerance(tmp_path: Path) -> None:
+    proto = onnx.load(write_net(tmp_path / "in.onnx", opset=18))
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+        )
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    (tmp_path / "in.onnx").write_bytes(proto.SerializeToString())
+    report = slim_file(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert report.dead == 3 and report.certificate.stages[0].rtol == 1e-2
+
+
 def test_fixed_sizes(tmp_path: Path) -> None:
     given = write_net(tmp_path / "in.onnx", n="1", h="20", w="24")
     assert slim_file(given, tmp_path / "out.onnx").certificate.stages[0].inputs == "random: 1, 1 x 3x20x24"
