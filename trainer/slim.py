@@ -37,7 +37,6 @@ from .calibration import Calibration, samples
 from .correction import Correction
 from .one_shot import Wish, cut_once
 
-
 HALF = Tolerance(relative_atol=5e-3, rtol=1e-2)
 """For nets with 16-bit weights, which round at a thousandth; a wrong channel is a hundred times above."""
 
