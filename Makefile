@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PENDING := $(VENV)/.installing
+ZOO ?= runs/zoo.json
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,6 +53,9 @@ unit: setup  ## the unit tests
 test: setup  ## the whole test suite
 	$(BIN)/pytest
 
+fuzz: setup  ## prune FUZZ random nets (2000) and compare: new ones every time, at a rate of some 15 a second
+	EDGESLIM_FUZZ=$(or $(FUZZ),2000) $(BIN)/pytest -q tests/fuzz
+
 format: setup  ## rewrite the sources in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -59,10 +63,16 @@ format: setup  ## rewrite the sources in the project's style
 bench: setup  ## measure what the project promises about its own speed
 	$(BIN)/python -m tests.benchmarks
 
+zoo: setup  ## half of the channels of every torchvision CNN: is what is left exact? (half an hour)
+	$(BIN)/python -m tests.zoo --out $(ZOO)
+
+bench-compiler: setup  ## how analysis and removal grow with the net
+	$(BIN)/python -m tests.benchmarks.compiler_growth
+
 hooks: setup  ## run `make check` before every commit
 	$(BIN)/pre-commit install
 
 clean:  ## remove the environment and all run output
 	rm -rf $(VENV) runs dist build
 
-.PHONY: help setup demo check format-check lint types imports unit test format bench hooks clean
+.PHONY: help setup demo check format-check lint types imports unit test fuzz zoo format bench bench-compiler hooks clean

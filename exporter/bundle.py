@@ -50,8 +50,13 @@ def write_bundle(
             f"bundle {manifest.name!r}: " + (f"the stages {failed} failed" if failed else "the certificate is empty"),
             "nothing is shipped without a proof of equality: see the certificate's errors",
         )
-    target = Path(path).resolve()
     content = _content(model, manifest, files or {})
+    try:
+        target = Path(path).resolve()
+    except (OSError, RuntimeError, ValueError, TypeError) as error:  # a loop of links, a NUL, no path at all
+        raise ExportError(
+            f"a bundle cannot be written to {path!r}: {error}", "give the path of a new folder"
+        ) from error
     try:
         _check_target(target, archive)
         if archive:
@@ -130,7 +135,11 @@ def _content(model: bytes, manifest: Manifest, files: Mapping[str, bytes]) -> di
     for name in (MANIFEST_NAME, manifest.model):
         if name in files:
             raise ExportError(f"bundle {manifest.name!r}: {name} is written here, not given in files", "rename yours")
-    for name in files:
+    for name, data in files.items():
+        if not isinstance(data, bytes):
+            raise ExportError(f"bundle {manifest.name!r}: {name} is a {type(data).__name__}", "give bytes")
+        if any(other.startswith(f"{name}/") for other in files):
+            raise ExportError(f"bundle {manifest.name!r}: {name} is a file and a folder", "rename one of them")
         if not is_file_name(name):
             raise ExportError(
                 f"bundle {manifest.name!r}: {name!r} is no plain path inside a bundle",
@@ -161,6 +170,8 @@ def _check_target(target: Path, archive: bool) -> None:
         return
     if archive and not target.is_file():
         raise ExportError(f"{target} is a directory, an archive was to be written there", hint)
+    if archive and not _is_archive(target):
+        raise ExportError(f"{target} is a file that is no bundle, and would be replaced", hint)
     if not archive and not target.is_dir():
         raise ExportError(f"{target} is a file, a bundle's directory was to be written there", hint)
     if not archive and any(target.iterdir()) and not _is_bundle(target):
@@ -170,7 +181,25 @@ def _check_target(target: Path, archive: bool) -> None:
 def _is_bundle(folder: Path) -> bool:
     """Whether a folder was written by edgeslim; other programs have a manifest.json too."""
     try:
-        table = json.loads((folder / MANIFEST_NAME).read_bytes())
-    except (OSError, ValueError):
+        return _is_manifest((folder / MANIFEST_NAME).read_bytes())
+    except OSError:
+        return False
+
+
+def _is_archive(file: Path) -> bool:
+    """The same of an archive. An empty file is nobody's loss."""
+    if not file.stat().st_size:
+        return True
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _is_manifest(archive.read(MANIFEST_NAME))
+    except (zipfile.BadZipFile, KeyError, OSError, RuntimeError):
+        return False
+
+
+def _is_manifest(text: bytes) -> bool:
+    try:
+        table = json.loads(text)
+    except ValueError:
         return False
     return isinstance(table, dict) and {"schema", "certificate", "bench_size", "files"} <= table.keys()

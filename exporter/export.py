@@ -98,8 +98,10 @@ def export(
     where absent.  frames: real frames for the certificate and the golden vectors; random ones where there are none.
     Raises CertificateError if any form of the net differs, ExportError or UnsupportedGraphError if there is none.
     """
-    _check_arguments(pruned, mean, std, size_multiple, size, frames)
-    _check_extras(metrics or {}, files or {})
+    mean, std = _colours("mean", mean), _colours("std", std)
+    _check_arguments(pruned, std, size_multiple, size, frames)
+    metrics = _numbers(metrics or {})
+    _check_words(files or {}, provenance or {}, classes)
     bench_size = size or (pruned.input_shape[2], pruned.input_shape[3])
     compiled = compile_graph(pruned, mean, std, simplify_graph)
     cases = _frame_batches(frames, pruned, bench_size)
@@ -107,17 +109,18 @@ def export(
     require(certificate)
     model = ir.to_proto(compiled.shipped).SerializeToString()
     golden, spec = _golden(model, cases)
-    macs_shape = (1, *bench_size, pruned.input_shape[1])
+    batch = (compiled.shipped.graph.inputs[0].shape or (1,))[0]
+    macs_shape = (batch if isinstance(batch, int) else 1, *bench_size, pruned.input_shape[1])
     manifest = Manifest(
         name=name or Path(path).stem,
         golden=spec,
         inputs=_specs(compiled.shipped.graph.inputs, "NHWC"),
         # Sizes as the trace names them: what simplification infers anew has lost the names.
-        outputs=_specs(pruned.channels.model.graph.outputs, "NCHW"),
+        outputs=_specs(pruned.channels.model.graph.outputs, "NCHW", pruned.channels.model.graph.inputs[0]),
         image=ImageSpec(mean=mean, std=std, size_multiple=size_multiple),
         bench_size=bench_size,
         classes=tuple(classes),
-        metrics=dict(metrics or {}),
+        metrics=metrics,
         sizes=Sizes(
             parameters=count_parameters(compiled.compact, pruned.channels.parameters),
             weight_bytes=count_weight_bytes(compiled.shipped),
@@ -138,7 +141,6 @@ def export(
 
 def _check_arguments(
     pruned: Exportable,
-    mean: tuple[float, ...],
     std: tuple[float, ...],
     size_multiple: int,
     size: tuple[int, int] | None,
@@ -153,8 +155,8 @@ def _check_arguments(
     shape = pruned.input_shape
     if len(shape) != 4 or shape[1] != 3:
         raise ExportError(f"the net was traced on {shape}; a bundle holds nets on RGB images (N, 3, H, W)")
-    if not all(map(math.isfinite, (*mean, *std))) or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ExportError(f"mean {mean} and std {std} must be three finite numbers each, std above 0")
+    if min(std) <= 0:
+        raise ExportError(f"std is {std}; it divides, so it must be above 0", "0.25 is usual for photographs")
     wanted = size or (shape[2], shape[3])
     if size_multiple < 1 or min(wanted) < 1 or any(side % size_multiple for side in wanted):
         raise ExportError(
@@ -162,17 +164,43 @@ def _check_arguments(
             "give the multiple that the net's strides demand, and a size divisible by it",
         )
     for frame in frames:
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        if not isinstance(frame, np.ndarray):
+            raise ExportError(f"a frame is a {type(frame).__name__}", "give NumPy arrays (H, W, 3) of uint8")
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
             raise ExportError(f"a frame of {frame.dtype} {frame.shape}; frames are uint8 (H, W, 3)")
 
 
-def _check_extras(metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:
+def _colours(name: str, values: Sequence[float]) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(v) for v in values)
+    except (TypeError, ValueError):
+        raise ExportError(f"{name} is {values!r}", "give three numbers: red, green, blue") from None
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise ExportError(f"{name} is {values!r}", "give three finite numbers: red, green, blue")
+    return red, green, blue
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    found = {}
     for name, value in metrics.items():
-        if not math.isfinite(value):
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError):
+            raise ExportError(f"metric {name} is {value!r}", "give numbers") from None
+        if not math.isfinite(found[name]):
             raise ExportError(f"metric {name} is {value}", "leave out what could not be computed")
+    return found
+
+
+def _check_words(files: Mapping[str, bytes], provenance: Mapping[str, str], classes: Sequence[str]) -> None:
     for name in (PLAN, GOLDEN):
         if name in files:
             raise ExportError(f"{name} is written by export, not given in files", "rename yours")
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ExportError(f"classes is {classes!r}", "give a list of names")
+    for name, value in provenance.items():
+        if not isinstance(value, str):
+            raise ExportError(f"provenance {name} is {value!r}", "give text")
 
 
 def compile_graph(
@@ -281,8 +309,9 @@ def _golden(model: bytes, batches: Sequence[NDArray[np.uint8]]) -> tuple[bytes, 
     )
 
 
-def _specs(values: Sequence[ir.Value], layout: str) -> tuple[TensorSpec, ...]:
-    specs = []
+def _specs(values: Sequence[ir.Value], layout: str, batch: ir.Value | None = None) -> tuple[TensorSpec, ...]:
+    """The tensors as the manifest states them. batch: a value whose first axis is the batch; all have it where None."""
+    specs, counted = [], batch.shape[:1] if batch is not None and batch.shape is not None else None
     for value in values:
         if value.shape is None or value.dtype is None:
             raise ExportError(f"shape or type of {value.name} is unknown after simplification", "turn simplify off")
@@ -292,7 +321,7 @@ def _specs(values: Sequence[ir.Value], layout: str) -> tuple[TensorSpec, ...]:
                 name=value.name or "",
                 dtype=value.dtype.numpy().name,
                 shape=shape,
-                layout=layout if len(shape) == len(layout) else "",
+                layout=layout if len(shape) == len(layout) and counted in (None, value.shape[:1]) else "",
             )
         )
     return tuple(specs)

@@ -15,6 +15,8 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgeslim.errors import DataError, first_line
+
 from .channels import ChannelMap
 from .channels.labels import Ids
 
@@ -48,7 +50,7 @@ def find_feature_maps(channels: ChannelMap) -> tuple[FeatureMap, ...]:
         value = _after_activation(node.outputs[0])
         axes = channels.value_ids.get(value.name or "", ())
         axis = 1 if node.op_type.startswith("Conv") else len(axes) - 1
-        ids = axes[axis] if axis < len(axes) else None
+        ids = axes[axis] if 0 <= axis < len(axes) else None
         if ids is not None:
             found.append(FeatureMap(value=value.name or "", axis=axis, depth=depth, depths=len(layers), ids=ids))
     return tuple(found)
@@ -59,7 +61,7 @@ def run_feature_maps(
 ) -> Iterator[list[NDArray[np.float32]]]:
     """Yield, image by image, the maps as (C, positions) float32.
 
-    images: (N, C, H, W) float32, normalised as the net expects.
+    images: (N, C, H, W) float32, normalised as the net expects. Raises DataError if it does not take them.
     """
     if not maps:
         return
@@ -73,7 +75,13 @@ def run_feature_maps(
     session = onnxruntime.InferenceSession(ir.to_proto(tapped).SerializeToString())
     feed = session.get_inputs()[0].name
     for image in images:
-        arrays = session.run(names, {feed: image[None]})
+        try:
+            arrays = session.run(names, {feed: image[None]})
+        except Exception as error:  # onnxruntime raises its own exception types
+            raise DataError(
+                f"the net does not run on a calibration image of shape {image.shape}: {first_line(error)}",
+                "give images of a size that the net takes",
+            ) from error
         yield [np.moveaxis(np.asarray(a), m.axis, 0).reshape(a.shape[m.axis], -1) for m, a in zip(maps, arrays)]
 
 

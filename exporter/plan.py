@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,11 @@ from edgeslim.schema import SchemaError, dumps, loads
 
 from .channels import ChannelMap
 
+if TYPE_CHECKING:
+    from torch import nn
+
 SCHEMA = 1
+Module = TypeVar("Module", bound="nn.Module")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,17 @@ class PruningPlan:
                         "use the plan of this model, or build the model with the same arguments",
                     )
 
+    def apply(self, module: Module) -> Module:
+        """Take the cut channels out of a torch module in place and return it: a fresh instance of the net's class.
+
+        Its weights can then be loaded from a state of the compact net. Raises PlanError if the plan belongs to
+        another net.
+        """
+        from .shrink import shrink_module  # torch, which reading and writing plans does without
+
+        shrink_module(module, self)
+        return module
+
     def shrink(self, name: str, weight: NDArray[np.generic]) -> NDArray[np.generic]:
         """The part of an initializer that stays: every planned axis from its width to len(keep)."""
         for axis in self.initializers.get(name, ()):
@@ -110,12 +126,12 @@ def plan_from_cut(channels: ChannelMap, cut: Collection[int]) -> PruningPlan:
     Raises PlanError if a label is no unit, or a family or layer would lose all its channels.
     """
     cut = frozenset(cut)
-    known = {u.label for f in channels.families for u in f.units}
+    known = set(channels.unit_labels.tolist())
     if not cut <= known:
         raise PlanError(f"labels {sorted(cut - known)[:3]} are no units of this model")
     families = []
     for family in channels.families:
-        keep = tuple(i for i, u in enumerate(family.units) if u.label not in cut)
+        keep = tuple(i for i, label in enumerate(family.labels.tolist()) if label not in cut)
         if not keep:
             raise PlanError(
                 f"family {family.name} would lose all its {family.width} channels",
@@ -137,7 +153,7 @@ def cut_of_plan(channels: ChannelMap, plan: PruningPlan) -> frozenset[int]:
                 f"family {family.name} is {family.width} wide in this model and {seen} in the plan",
                 "use the plan of this model",
             )
-        cut.update(u.label for i, u in enumerate(family.units) if i not in set(entry.keep))
+        cut.update(np.delete(family.labels, entry.keep).tolist())
     if planned:
         raise PlanError(
             f"the plan has a family {next(iter(planned))}, which this model lacks",
@@ -149,16 +165,17 @@ def cut_of_plan(channels: ChannelMap, plan: PruningPlan) -> frozenset[int]:
 def _initializers(channels: ChannelMap, cut: frozenset[int]) -> dict[str, tuple[AxisPlan, ...]]:
     gone: dict[tuple[str, int], set[int]] = {}
     masked: dict[tuple[str, int], bool] = {}
+    leaving = np.fromiter(cut, np.int64, len(cut))
     for family in channels.families:
-        for unit in family.units:
-            if unit.label not in cut:
-                continue
-            for member in unit.members:
-                if member.initializer not in channels.parameters:
-                    continue  # a constant of the trace: it shrinks in the graph, a module does not have it
-                place = (member.initializer, member.axis)
-                gone.setdefault(place, set()).update(member.indices)
-                masked[place] = member.masked
+        going = np.isin(family.labels, leaving)
+        if not going.any():
+            continue
+        for place in family.places:
+            if place.initializer not in channels.parameters:
+                continue  # a constant of the trace: it shrinks in the graph, a module does not have it
+            key = (place.initializer, place.axis)
+            gone.setdefault(key, set()).update(place.indices[going[place.owners]].tolist())
+            masked[key] = place.masked
     plans: dict[str, list[AxisPlan]] = {}
     for (name, index), indices in sorted(gone.items()):
         axis = channels.initializer_axes[name][index]

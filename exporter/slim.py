@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from edgeslim.runtime.manifest import LayerCoverage
 
 from .channels import ChannelMap, Coverage, analyze
-from .channels.analyze import Unit
 from .channels.coverage import coverage
+from .channels.families import Unit
 from .dead import Verdict, fold, judge
 from .dead.arrivals import measure
 from .foreign.feeds import Arrays

@@ -28,6 +28,9 @@ from .graph_runner import runner_from_graph
 from .passes.fold_constants import fold_constants
 from .passes.slices_to_gathers import slices_to_gathers
 
+_LOUD = {"torch.onnx": logging.ERROR, "torch.fx.experimental.symbolic_shapes": logging.CRITICAL}
+"""Loggers that report, with tracebacks, what is tried and then done in another way."""
+
 
 def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
     """Trace `module` in eval mode on one image batch and fold the constants that only carry shapes.
@@ -36,15 +39,15 @@ def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
     Raises UnsupportedGraphError if the net is not float32, if its forward fails on `example` or does not repeat
     itself, or if it cannot be traced.
     """
-    _check_precision(module, example)
+    check_precision(module, example)
     _check_forward(module, example)
-    # A batch of one would be specialised to the constant 1.
-    batch = torch.cat([example, example]) if example.shape[0] == 1 else example
-    model = _export(module, batch, dynamic_size=batch.ndim == 4)
-    if batch.ndim == 4 and not _agrees_at_other_size(module, model, batch):
-        # The net, or what the tracer made of it, holds for this image size alone.
-        model = _export(module, batch, dynamic_size=False)
-    return model
+    for batch, dynamic_axes, elsewhere in _attempts(example):
+        with contextlib.suppress(UnsupportedGraphError):
+            model = _export(module, batch, dynamic_axes)
+            if _agrees(module, model, elsewhere):
+                return model
+    # The net, or what the tracer makes of it, holds for this batch and this size alone.
+    return _export(module, example, ())
 
 
 def runner_from_module(module: nn.Module) -> Runner:
@@ -81,7 +84,10 @@ def _arrays(outputs: object) -> list[NDArray[np.generic]]:
     return [tensor.detach().cpu().numpy() for tensor in flatten_outputs(outputs)]
 
 
-def _check_precision(module: nn.Module, example: torch.Tensor) -> None:
+def check_precision(module: nn.Module, example: torch.Tensor) -> None:
+    """Raise UnsupportedGraphError unless the example and everything in the module is float32 (or no float)."""
+    if not example.numel():
+        raise UnsupportedGraphError(f"the example of shape {tuple(example.shape)} is empty", "give at least one image")
     tensors = {"the example": example, **module.state_dict()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
@@ -114,9 +120,18 @@ def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
         )
 
 
-def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Model:
-    auto = torch.export.Dim.AUTO
-    dynamic = {0: auto, 2: auto, 3: auto} if dynamic_size else {0: auto}
+def _attempts(example: torch.Tensor) -> Iterator[tuple[torch.Tensor, tuple[int, ...], tuple[int, ...]]]:
+    """What may be called dynamic, most of it first: a batch to trace, its dynamic axes, another shape to hold at."""
+    # A batch of one would be specialised to the constant 1.
+    batch = torch.cat([example, example]) if example.shape[0] == 1 else example
+    if example.ndim == 4:
+        yield batch, (0, 2, 3), (1, example.shape[1], *(2 * n for n in example.shape[2:]))
+    if example.ndim > 1:
+        yield batch, (0,), (1, *example.shape[1:])
+
+
+def _export(module: nn.Module, batch: torch.Tensor, dynamic_axes: tuple[int, ...]) -> ir.Model:
+    dynamic = {axis: torch.export.Dim.AUTO for axis in dynamic_axes}
     try:
         with evaluating(module), _quiet():
             # dynamic_shapes as a tuple binds by position, whatever the forward calls its argument.
@@ -133,16 +148,16 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_size: bool) -> ir.Mo
     model = program.model
     # The tracer notes every line of Python it went through, with this machine's paths: none of it is for a bundle.
     common.ClearMetadataAndDocStringPass()(model)
-    return _own_outputs(slices_to_gathers(fold_constants(_name_sizes(model))))
+    return _own_outputs(slices_to_gathers(fold_constants(_name_sizes(model), module.state_dict())))
 
 
-def _agrees_at_other_size(module: nn.Module, model: ir.Model, batch: torch.Tensor) -> bool:
+def _agrees(module: nn.Module, model: ir.Model, shape: tuple[int, ...]) -> bool:
     """Whether a trace that claims to be dynamic is: an adaptive pool, say, is traced with the example's window."""
-    images = np.zeros((1, batch.shape[1], 2 * batch.shape[2], 2 * batch.shape[3]), np.float32)
+    images = np.zeros(shape, np.float32)
     images += np.linspace(-1, 1, images.shape[-1], dtype=np.float32)
     try:
         wanted = runner_from_module(module)(images)
-        seen = runner_from_graph(model)(images)
+        seen = runner_from_graph(model, quiet=True)(images)
     except Exception:  # the net or the graph refuses the size, each in its own way: then the size is fixed
         return False
     return len(seen) == len(wanted) and all(
@@ -193,12 +208,14 @@ def _root(error: BaseException) -> BaseException:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter reports its progress and optional packages on every channel; none of it is for the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = {logging.getLogger(name): level for name, level in _LOUD.items()}
+    levels = [(logger, logger.level) for logger in loggers]
+    for logger, level in loggers.items():
+        logger.setLevel(level)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels:
+            logger.setLevel(level)

@@ -62,7 +62,8 @@ class Session:
         self._fixed = tuple((axis, n) for axis, n in enumerate(manifest.inputs[0].shape) if isinstance(n, int))
         self._multiple = manifest.image.size_multiple
         batched = {spec.name for spec in manifest.outputs if _has_batch_axis(spec, manifest.inputs[0])}
-        self._outputs = tuple((spec.name, spec.name in batched) for spec in backend.outputs)
+        rank = {spec.name: len(spec.shape) for spec in manifest.outputs}
+        self._outputs = tuple((spec.name, rank[spec.name] if spec.name in batched else 0) for spec in backend.outputs)
 
     def run(self, frame: NDArray[np.uint8]) -> dict[str, Array]:
         """Run one frame.
@@ -74,7 +75,8 @@ class Session:
         if not isinstance(frame, np.ndarray) or frame.ndim != 3:
             raise _no_frame(frame, "one frame is (height, width, 3)", "run_batch takes several frames at once")
         arrays = self._run(frame[np.newaxis])
-        return {name: array[0] if batched else array for (name, batched), array in zip(self._outputs, arrays)}
+        # A forward that squeezes its output has taken the batch axis of a single frame away already.
+        return {name: array[0] if array.ndim == rank else array for (name, rank), array in zip(self._outputs, arrays)}
 
     def run_batch(self, frames: NDArray[np.uint8]) -> dict[str, Array]:
         """Run N frames of one size at once.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
+from torch import nn
 
 from edgeslim.atomic import replaced_directory
 from edgeslim.errors import CheckpointError, TrainingError
@@ -105,6 +107,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     )
 
 
+def check_fit(saved: Checkpoint, path: Path, key: str, module: nn.Module) -> None:
+    """Raise CheckpointError if a checkpoint belongs to another run or another net."""
+    if saved.key != key:
+        raise CheckpointError(
+            f"{path} belongs to another run: its key is {saved.key[:12] or 'empty'}, this run's is {key[:12]}",
+            "give another --out, or --fresh to start over",
+        )
+    own, seen = module.state_dict(), saved.model
+    for name in sorted(set(own) | set(seen)):
+        if name not in own or name not in seen or own[name].shape != seen[name].shape:
+            raise CheckpointError(f"{path}: {name} does not fit this model", "give another --out, or --fresh")
+
+
 def _read_index(path: Path) -> CheckpointIndex:
     try:
         text = (path / INDEX).read_bytes()
@@ -121,6 +136,14 @@ def _read_index(path: Path) -> CheckpointIndex:
     if MODEL not in index.files:
         raise CheckpointError(f"{path / INDEX} lists no {MODEL}", "train again, or use a backup")
     return index
+
+
+def load_state(module: nn.Module, state: State) -> None:
+    """`module.load_state_dict(state)`, for states that lost the version numbers some modules ask for. RuntimeError."""
+    own = module.state_dict()
+    ordered = OrderedDict(state)
+    ordered._metadata = own._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(ordered)
 
 
 def _to_bytes(state: State) -> bytes:

@@ -1,14 +1,11 @@
-"""The compact module: the same class with fewer channels, for fast fine-tuning.
+"""The compact module beside the masked one: states go from one to the other and back, for fast fine-tuning.
 
-Parameters and buffers lose their cut indices, and the modules that repeat a width as a number (`out_channels`,
-`num_features`, `groups`, ...) are corrected. No pickle: a fresh instance of the class and a plan are enough. A net
-whose forward hard-codes a width cannot be shrunk this way; it is recognised by running it, never assumed.
+A net whose forward hard-codes a width cannot be shrunk; it is recognised by running it, never assumed.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -16,6 +13,7 @@ from torch import nn
 
 from edgeslim.errors import UnsupportedGraphError, first_line
 from edgeslim.exporter.plan import AxisPlan, PruningPlan
+from edgeslim.exporter.shrink import shrink_module, shrink_tensor
 from edgeslim.exporter.trace import evaluating, flatten_outputs
 
 RELATIVE_TOLERANCE = 1e-4
@@ -39,8 +37,7 @@ def shrink_state(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> dict[s
     """The part of a dense state that stays."""
     small = dict(state)
     for name, axes in _planned(small, plan):
-        for axis in axes:
-            small[name] = small[name].index_select(axis.axis, _index(axis.keep, small[name]))
+        small[name] = shrink_tensor(small[name], axes)
     return {name: tensor.detach().clone() for name, tensor in small.items()}
 
 
@@ -72,34 +69,13 @@ def compact_module(dense: nn.Module, plan: PruningPlan, example: torch.Tensor) -
     dense: the module the plan was made for (any weights). example: an image batch.
     Raises PlanError if the plan belongs to another model, UnsupportedGraphError if the class cannot be shrunk.
     """
-    plan.check({name: tuple(tensor.shape) for name, tensor in dense.state_dict().items() if name in plan.initializers})
+    small = shrink_module(copy.deepcopy(dense), plan)
     masked = copy.deepcopy(dense)
     hold_masks(masked, plan)
-    small = copy.deepcopy(dense)
-    _shrink_in_place(small, plan)
     noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
     for images in (example, noise):
         _compare(masked, small, images)
     return small
-
-
-def with_tied_names(plan: PruningPlan, module: nn.Module) -> PruningPlan:
-    """The plan, saying of every other name of a shared parameter what it says of the first.
-
-    A parameter that two layers share is one initializer of the trace and two entries of a `state_dict`.
-    """
-    names: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    tied = {
-        other: plan.initializers[first]
-        for shared in names.values()
-        for first in shared
-        if first in plan.initializers
-        for other in shared
-        if other not in plan.initializers
-    }
-    return dataclasses.replace(plan, initializers={**plan.initializers, **tied}) if tied else plan
 
 
 def _zero_cut(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> None:
@@ -114,58 +90,13 @@ def _planned(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> list[tuple
     return [(name, axes) for name, axes in plan.initializers.items() if name in state]
 
 
-def _shrink_in_place(module: nn.Module, plan: PruningPlan) -> None:
-    shared: dict[int, nn.Parameter] = {}
-    for prefix, child in module.named_modules():
-        changed, depthwise = False, _is_depthwise(child)
-        for name, tensor in [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]:
-            axes = plan.initializers.get(f"{prefix}.{name}" if prefix else name, ())
-            if not axes:
-                continue
-            changed = True
-            small = tensor.detach()
-            for axis in axes:
-                small = small.index_select(axis.axis, _index(axis.keep, small))
-            if isinstance(tensor, nn.Parameter):
-                # A tensor used by two modules is one parameter before and one after.
-                child._parameters[name] = shared.setdefault(
-                    id(tensor), nn.Parameter(small, requires_grad=tensor.requires_grad)
-                )
-            else:
-                child._buffers[name] = small
-        if changed:
-            _correct_widths(child, depthwise)
-
-
-def _is_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and 1 < module.groups == module.in_channels
-
-
-def _correct_widths(module: nn.Module, depthwise: bool) -> None:
-    """Make the numbers a module keeps about its width agree with its tensors. depthwise: it was so before."""
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        before, module.out_channels = module.out_channels, module.weight.shape[0]
-        if depthwise:
-            module.groups = module.groups * module.out_channels // before  # the multiplier stays
-        module.in_channels = module.weight.shape[1] * module.groups
-    elif isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-        tensor = module.weight if module.weight is not None else module.running_mean
-        module.num_features = tensor.shape[0] if tensor is not None else module.num_features
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = module.weight.shape[0]
-
-
 def _compare(masked: nn.Module, small: nn.Module, example: torch.Tensor) -> None:
     try:
         with evaluating(masked), evaluating(small), torch.no_grad():
             wanted, seen = flatten_outputs(masked(example)), flatten_outputs(small(example))
     except Exception as error:  # a forward that hard-codes a width fails in any way it likes
         raise UnsupportedGraphError(
-            f"{type(small).__name__} hard-codes a width in its forward: {first_line(error)}",
+            f"{type(small).__name__} does not run with fewer channels: {first_line(error)}",
             "it is trained masked instead; the exported graph is compact all the same",
         ) from error
     for a, b in ((s.double(), w.double()) for s, w in zip(seen, wanted)):

@@ -71,8 +71,7 @@ def compress(recipe: Recipe, directory: Path, progress: Progress, command: str =
     log = Notebook(progress=progress, notes=[])
     workspace = open_workspace(recipe, directory, log)
     trained = train_and_prune(workspace, log)
-    # Only now: stages of another recipe in this directory have been refused by their keys.
-    write_text(directory / "recipe.json", recipe.model_dump_json(indent=2) + "\n")
+    workspace.save_recipe()
     bundles = export_both(workspace, trained, log)
     manifests = [score_bundle(workspace, bundle, log) for bundle in bundles]
     result = _bench(recipe, bundles, log)

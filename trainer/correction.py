@@ -54,16 +54,16 @@ def correct(
     """
     corrected = masked.clone()
     twin = dict(zip(channels.model.graph, corrected.graph))
-    corrections = []
+    living, corrections = channels.living(cut), []
     for node in channels.model.graph:
         site = _consumer(node)
         axes = channels.value_ids.get(_name(node.inputs[site.operand]), ()) if site is not None else ()
         ids = axes[site.axis] if site is not None and len(axes) else None
-        if site is None or ids is None or channels.alive(ids, cut).all():
+        if site is None or ids is None or living[ids].all():
             continue
-        kept_in = channels.alive(ids, cut)
+        kept_in = living[ids]
         axis = _output_axis(node, site, channels)
-        kept_out = channels.alive(axis, cut) if axis is not None else np.ones(_width(site), np.bool_)
+        kept_out = living[axis] if axis is not None else np.ones(_width(site), np.bool_)
         corrections.append(_correct_layer(dense, corrected, twin[node], site, kept_in, kept_out, inputs))
     return corrected, tuple(corrections)
 

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from edgeslim.errors import CheckpointError, TrainingError, first_line
 from edgeslim.exporter.plan import PruningPlan
 
-from .checkpoint import INDEX, Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import INDEX, Checkpoint, check_fit, load_checkpoint, load_state, save_checkpoint
 from .progress import Progress, Silent
 from .recipe import FitSection
 from .regularizers import Regularizer, kernels
@@ -116,7 +116,7 @@ def fit(
     state, saved = FitState(), None
     if directory is not None and (directory.is_file() or (directory / INDEX).exists()):  # a file is refused
         saved = load_checkpoint(directory)
-        _check_fit(saved, directory, key, module)
+        check_fit(saved, directory, key, module)
         _restore(saved, directory, module, state)
     progress.stage(name, section.steps)
     if state.finished:
@@ -258,18 +258,6 @@ def _save(
     )
 
 
-def _check_fit(saved: Checkpoint, path: Path | None, key: str, module: nn.Module) -> None:
-    if saved.key != key:
-        raise CheckpointError(
-            f"{path} belongs to another run: its key is {saved.key[:12] or 'empty'}, this run's is {key[:12]}",
-            "give another --out, or --fresh to start over",
-        )
-    own, seen = module.state_dict(), saved.model
-    for name in sorted(set(own) | set(seen)):
-        if name not in own or name not in seen or own[name].shape != seen[name].shape:
-            raise CheckpointError(f"{path}: {name} does not fit this model", "give another --out, or --fresh")
-
-
 def _restore(saved: Checkpoint, path: Path | None, module: nn.Module, state: FitState) -> None:
     with _whole(path):
         state.step, state.finished, state.best = saved.step, saved.finished, dict(saved.model)
@@ -277,7 +265,7 @@ def _restore(saved: Checkpoint, path: Path | None, module: nn.Module, state: Fit
         for prefix, scores in (("best.", state.best_scores), ("now.", state.scores)):
             scores.update((n.removeprefix(prefix), v) for n, v in saved.numbers.items() if n.startswith(prefix))
         if not saved.finished:
-            module.load_state_dict(saved.parts["current"])
+            load_state(module, saved.parts["current"])
 
 
 def _restore_optimizer(saved: Checkpoint, path: Path | None, optimizer: torch.optim.Optimizer) -> None:
@@ -302,7 +290,7 @@ def _whole(path: Path | None) -> Iterator[None]:
 
 def _hand_back(module: nn.Module, state: FitState, training: bool) -> None:
     """The best weights, on the CPU, where what follows a run (tracing, exporting) reads them."""
-    module.load_state_dict(state.best)
+    load_state(module, state.best)
     module.to("cpu")
     if not training:
         module.eval()

@@ -66,6 +66,8 @@ def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, c
         if criterion == "ln_norm":
             raise ConfigError("criterion ln_norm looks at feature maps", "give calibration=batches of real images")
         calibration = [example]
+    if not isinstance(calibration, Iterable):
+        raise ConfigError(f"calibration is a {type(calibration).__name__}", "give batches of images, tensors")
     batches = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
     if not batches:
         raise ConfigError("calibration is empty", "give at least one batch of images")
@@ -77,4 +79,6 @@ def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, c
                 f"calibration batch {number} is {seen}, not a batch of images of one size, like {tuple(example.shape)}",
                 "give tensors (N, C, H, W), without labels",
             )
+        if not bool(batch.isfinite().all()):
+            raise ConfigError(f"calibration batch {number} holds numbers that are not finite", "look at those images")
     return np.asarray(np.concatenate([batch.detach().cpu().numpy() for batch in batches]), np.float32)

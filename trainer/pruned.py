@@ -8,21 +8,25 @@ into dense shapes) and what is exported.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import onnx_ir as ir
 import torch
 from torch import nn
 
-from edgeslim.errors import UnsupportedGraphError, first_line
+from edgeslim.errors import CheckpointError, UnsupportedGraphError, first_line
 from edgeslim.exporter.certificate import References
 from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
 from edgeslim.exporter.channels.coverage import coverage
 from edgeslim.exporter.plan import PruningPlan, cut_of_plan, plan_from_cut
-from edgeslim.exporter.trace import runner_from_module, trace
+from edgeslim.exporter.shrink import carry_optimizer, with_tied_names
+from edgeslim.exporter.trace import check_precision, runner_from_module, trace
 from edgeslim.exporter.weights import with_weights
 
-from .compact import compact_module, expand_state, hold_masks, with_tied_names
+from .checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint
+from .compact import compact_module, expand_state, hold_masks
 
 
 class PrunedModel:
@@ -54,7 +58,7 @@ class PrunedModel:
         """The masked net in dense shapes, with the newest weights."""
         if self._compact is not None:
             state = expand_state(self._compact.state_dict(), self._dense_state, self.plan)
-            self._masked.load_state_dict(state)
+            load_state(self._masked, state)
         return self._masked
 
     @property
@@ -69,7 +73,8 @@ class PrunedModel:
 
     @property
     def graph(self) -> ir.Model:
-        """The traced graph with the masked net's weights."""
+        """The traced graph with the masked net's weights. Raises UnsupportedGraphError if those are float32 no more."""
+        check_precision(self._masked if self._compact is None else self._compact, self._example)
         state = {name: t.detach().cpu().numpy() for name, t in self.module.state_dict().items()}
         return with_weights(self.channels.model, state)
 
@@ -80,7 +85,7 @@ class PrunedModel:
 
     def load_dense_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take over other weights of the same dense shapes, before anything is cut."""
-        self._masked.load_state_dict(state)
+        load_state(self._masked, state)
         hold_masks(self._masked, self.plan)
         self._dense_state = {name: t.detach().clone() for name, t in state.items()}
         self._compact = None
@@ -98,9 +103,10 @@ class PrunedModel:
         """Cut the units with these labels (all of them, not only the new ones). Raises PlanError."""
         self.apply(plan_from_cut(self.channels, cut))
 
-    def compact(self) -> nn.Module:
+    def compact(self, optimizer: torch.optim.Optimizer | None = None) -> nn.Module:
         """The physically smaller net, the same object each time; train it and export this PrunedModel.
 
+        optimizer: one that trained `module`; it goes on with the smaller net and keeps its momenta.
         Raises UnsupportedGraphError where the class hard-codes its widths; train `module` under `hold_masks` then.
         """
         if self._compact is None:
@@ -108,7 +114,18 @@ class PrunedModel:
             compact = compact_module(self._masked, self.plan, self._example)
             self._dense_state = {name: t.detach().clone() for name, t in self._masked.state_dict().items()}
             self._compact = compact
+        if optimizer is not None:
+            carry_optimizer(optimizer, self._masked, self._compact, self.plan)
         return self._compact
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write plan and weights, compact where the class can be, as a checkpoint directory: JSON and safetensors.
+
+        `load_compact(path, Net())` brings the net back. Raises TrainingError if the disk does not take it,
+        UnsupportedGraphError where the class hard-codes its widths.
+        """
+        parts = {"model": self.compact().state_dict()}
+        save_checkpoint(Path(path), Checkpoint(key="", step=0, finished=True, parts=parts, plan=self.plan))
 
     def hold_masks(self) -> None:
         """Set the masked weights of `module` to zero again, after an optimiser step has moved them."""
@@ -123,3 +140,21 @@ class PrunedModel:
         except UnsupportedGraphError as error:
             return References(masked=masked, missing={form: error.message})
         return References(masked=masked, others={form: runner_from_module(compact)})
+
+
+def load_compact(path: str | os.PathLike[str], module: nn.Module) -> nn.Module:
+    """Shrink a fresh instance of the net's class, in place, to what `PrunedModel.save` wrote, with its weights.
+
+    Raises CheckpointError for anything but such a checkpoint, PlanError for that of another net.
+    """
+    saved = load_checkpoint(Path(path))
+    if saved.plan is None:
+        raise CheckpointError(f"{path} has no plan: it is no pruned net", "load its model.safetensors as it is")
+    small = saved.plan.apply(module)
+    try:
+        load_state(small, saved.model)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not fit {type(module).__name__}: {first_line(error)}", "build the net with the same arguments"
+        ) from error
+    return small

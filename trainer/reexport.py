@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from edgeslim.errors import BundleError, CheckpointError, UnsupportedGraphError
+from edgeslim.errors import BundleError, CheckpointError, ConfigError, UnsupportedGraphError, first_line
 from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.runtime import Manifest, read_bundle
 
-from .checkpoint import load_checkpoint
+from .checkpoint import Checkpoint, check_fit, load_checkpoint, load_state
 from .compress import REPORT, export_net, score_bundle
 from .progress import Progress
 from .pruned import PrunedModel
 from .recipe_file import parse_recipe
-from .workspace import open_workspace
+from .workspace import Workspace, open_workspace
 
 
 def export_run(
@@ -26,42 +26,58 @@ def export_run(
 
     If it has the same model as the bundle that the run measured, it also carries the run's report.
     """
+    kind = "dense" if dense else "compact"
     recipe_file = run / "recipe.json"
     if not recipe_file.is_file():
         raise CheckpointError(f"{run} is no run: it has no recipe.json", "make one with `edgeslim compress`")
+    _check_place(run, bundle, kind)
     try:
         data = json.loads(recipe_file.read_text())
         data["export"]["simplify"] = simplify
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
-            f"{recipe_file} is damaged: {error!r}", "run `edgeslim compress` on the recipe again"
+            f"{recipe_file} is no recipe of a run: {first_line(error)}", "run `edgeslim compress` on the recipe again"
         ) from error
     workspace = open_workspace(parse_recipe(data, str(recipe_file)), run, progress)
     module = workspace.fresh_module()
-    start = load_checkpoint(workspace.stage("dense"))
-    if start.key != workspace.key():
-        raise CheckpointError(
-            f"{run}: recipe.json and the checkpoints belong to different runs", "compress again, with --fresh"
-        )
-    module.load_state_dict(start.model)
+    start = _finished(workspace, "dense")
+    check_fit(start, workspace.stage("dense"), workspace.key(), module)
+    load_state(module, start.model)
     progress.stage("analysis")
     net = PrunedModel.from_module(module, torch.from_numpy(workspace.calibration(1)))
     if not dense and net.channels.families:
-        final = load_checkpoint(workspace.stage("final"))
-        if final.plan is None or not final.finished:
-            raise CheckpointError(f"{run} is not finished", "run `edgeslim compress` again: it continues")
-        net.apply(final.plan)
+        recipe, final = workspace.recipe, _finished(workspace, "final")
+        key = workspace.key(recipe.sparsify, recipe.prune, recipe.finetune)
+        net.apply(final.plan or net.plan)
         try:
-            net.compact().load_state_dict(final.model)
+            small = net.compact()
+            check_fit(final, workspace.stage("final"), key, small)
+            load_state(small, final.model)
         except UnsupportedGraphError:  # the class hard-codes its widths, so it was trained masked
+            check_fit(final, workspace.stage("final"), key, net.module)
             net.load_dense_state(final.model)
-    kind = "dense" if dense else "compact"
     path = export_net(workspace, net, kind, progress, bundle, archive)
     manifest = score_bundle(workspace, path, progress)
     report = _report(run / f"{kind}.bundle", manifest)
     if report is not None:
         amend_bundle(path, files={REPORT: report})
     return path
+
+
+def _check_place(run: Path, bundle: Path, kind: str) -> None:
+    """A run's directory holds what a run writes, and nothing else."""
+    place = bundle.absolute()
+    if run.absolute() in place.parents and place != run.absolute() / f"{kind}.bundle":
+        raise ConfigError(f"{bundle} lies inside the run {run}", f"choose another folder, or {run / kind}.bundle")
+
+
+def _finished(workspace: Workspace, stage: str) -> Checkpoint:
+    saved = load_checkpoint(workspace.stage(stage))
+    if not saved.finished:
+        raise CheckpointError(
+            f"{workspace.directory}: stage {stage} is not finished", "run `edgeslim compress` again: it continues"
+        )
+    return saved
 
 
 def _report(measured: Path, manifest: Manifest) -> bytes | None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from edgeslim.atomic import write_text
 from edgeslim.errors import ConfigError, DataError, first_line
 
 from .data import Sample, Samples, SegmentationData, build_data, channel_statistics
@@ -60,6 +61,10 @@ class Workspace:
             return self.recipe.export.size
         height, width, _ = pad_to_multiple(self.data.test[0].image, self.image.multiple).shape
         return height, width
+
+    def save_recipe(self) -> None:
+        """Write the recipe as it was resolved. Not before a stage has accepted the directory as its own."""
+        write_text(self.directory / "recipe.json", self.recipe.model_dump_json(indent=2) + "\n")
 
     def fresh_module(self) -> nn.Module:
         """A copy of the untrained net."""

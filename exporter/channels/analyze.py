@@ -1,8 +1,7 @@
 """Which channels of a graph can leave, and what leaves with them.
 
 One walk in topological order applies the rule of each operator; what no rule understands stays whole, with the reason.
-The classes of united labels are then read back as units: the slices of initializers that live or die together.
-Units whose slices lie on the same axes of the same initializers form a family, the group over which widths are chosen.
+The classes of united labels are then read back as units and families of units (see `families`).
 """
 
 from __future__ import annotations
@@ -13,47 +12,13 @@ from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from edgeslim.errors import EdgeslimError, UnsupportedGraphError, first_line
 
 from .context import Channels, CountRewrite, IndexRewrite, SumSite, operand, place, static_size
-from .labels import Axis, Ids, Labels
+from .families import Family, find_families
+from .labels import Axis, Flags, Ids, Labels
 from .rules import RULES
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """Indices of one axis of one initializer that belong to a unit.
-
-    masked: the trainer sets these slices to zero to silence the unit (its producers; not its consumers).
-    """
-
-    initializer: str
-    axis: int
-    indices: tuple[int, ...]
-    masked: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """The smallest thing that can be cut: all its members, or none."""
-
-    label: int
-    members: tuple[Member, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """Units whose members lie on the same axes; `name` is the first initializer that produces them."""
-
-    name: str
-    units: tuple[Unit, ...]
-
-    @property
-    def width(self) -> int:
-        """Number of units."""
-        return len(self.units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +60,16 @@ class ChannelMap:
         """The family of this name. Raises KeyError."""
         return next(f for f in self.families if f.name == name)
 
-    def alive(self, ids: Ids, cut: Collection[int]) -> NDArray[np.bool_]:
-        """Which of these labels stay when the units with the root labels `cut` go. Returns (n,) bool."""
+    @property
+    def unit_labels(self) -> Ids:
+        """The root labels of all units, family by family: (units,) int64, the order of every score array."""
+        return np.concatenate([np.empty(0, np.int64), *(family.labels for family in self.families)])
+
+    def living(self, cut: Collection[int]) -> Flags:
+        """Which labels stay when the units with the root labels `cut` go: (labels,) bool, for every label."""
         alive = np.ones(len(self.labels), np.bool_)
         alive[np.fromiter(cut, np.int64, len(cut))] = False
-        return alive[self.labels.find(ids)]
+        return alive[self.labels.find(np.arange(len(self.labels)))]
 
 
 def analyze(
@@ -107,13 +77,13 @@ def analyze(
 ) -> ChannelMap:
     """Find the prunable units of a graph.
 
-    parameters: initializers that can be masked (a module's `state_dict` names); all where None.
+    parameters: initializers that can be masked (a module's `state_dict` names); all but single numbers where None.
     constants: a unit that would arrive at a sum as a non-zero constant stays ("pin"), or is offered all the same
     ("record"): then cutting it is exact only after it has been folded into every sum of `ChannelMap.sums`.
     Raises UnsupportedGraphError for a graph that breaks the rules of ONNX.
     """
     graph = model.graph
-    maskable = frozenset(graph.initializers if parameters is None else parameters)
+    maskable = frozenset(_tensors(graph) if parameters is None else parameters)
     channels = Channels(maskable, record_constants=constants == "record")
     layers: list[LayerWidth] = []
     for node in _nodes(graph):
@@ -124,11 +94,14 @@ def analyze(
     for value in graph.outputs:
         channels.pin(value, f"graph output {value.name}")
     pinned = channels.labels.pinned()
-    units = _units(channels, pinned)
+    families, unsilenced = find_families(
+        channels.initializer_axes, channels.labels, frozenset(channels.masked), _marked(pinned, len(channels.labels))
+    )
+    pinned.update((label, "no parameter silences it") for label in unsilenced.tolist())
     return ChannelMap(
         model=model,
         parameters=maskable,
-        families=_families(units),
+        families=families,
         initializer_axes=channels.initializer_axes,
         masked=frozenset(channels.masked),
         rewrites=tuple(channels.rewrites),
@@ -138,6 +111,19 @@ def analyze(
         value_ids=_value_ids(graph, channels),
         labels=channels.labels,
     )
+
+
+def _marked(pinned: Collection[int], size: int) -> Flags:
+    marks = np.zeros(size, np.bool_)
+    marks[np.fromiter(pinned, np.int64, len(pinned))] = True
+    return marks
+
+
+def _tensors(graph: ir.Graph) -> Iterator[str]:
+    """Initializers with more than one element: a single number bounds or scales, and masks nobody's channel."""
+    for name, value in graph.initializers.items():
+        if value.const_value is not None and value.const_value.size > 1:
+            yield name
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
@@ -202,53 +188,6 @@ def _comes_from_initializer(value: ir.Value) -> bool:
     return value.is_initializer() or (
         producer is not None and all(v is None or v.is_initializer() for v in producer.inputs)
     )
-
-
-def _units(channels: Channels, pinned: dict[int, str]) -> list[Unit]:
-    """Read united labels back as slices of initializers; keep those that somebody can silence."""
-    slices: dict[int, list[Member]] = {}
-    for name, axes in channels.initializer_axes.items():
-        for index, axis in enumerate(axes):
-            if axis is None:
-                continue
-            masked = (name, index) in channels.masked
-            for root, indices in _group(channels.labels.find(axis.ids)):
-                if root not in pinned:
-                    slices.setdefault(root, []).append(
-                        Member(initializer=name, axis=index, indices=indices, masked=masked)
-                    )
-    units = []
-    for root, members in sorted(slices.items()):
-        if any(m.masked for m in members):
-            units.append(Unit(label=root, members=tuple(members)))
-        else:
-            pinned[root] = "no parameter silences it"
-    return units
-
-
-def _group(roots: Ids) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """(root, the positions at which it stands), for every root in the array."""
-    if len(np.unique(roots)) == len(roots):  # the common case: one channel, one index
-        yield from ((root, (position,)) for position, root in enumerate(roots.tolist()))
-        return
-    positions: dict[int, list[int]] = {}
-    for position, root in enumerate(roots.tolist()):
-        positions.setdefault(root, []).append(position)
-    yield from ((root, tuple(where)) for root, where in positions.items())
-
-
-def _families(units: list[Unit]) -> tuple[Family, ...]:
-    groups: dict[tuple[tuple[str, int], ...], list[Unit]] = {}
-    for unit in units:
-        signature = tuple((m.initializer, m.axis) for m in unit.members)
-        groups.setdefault(signature, []).append(unit)
-    families, seen = [], dict[str, int]()
-    for members in groups.values():
-        base = next(m.initializer for m in members[0].members if m.masked)
-        seen[base] = seen.get(base, 0) + 1
-        name = base if seen[base] == 1 else f"{base}#{seen[base]}"
-        families.append(Family(name=name, units=tuple(members)))
-    return tuple(families)
 
 
 def _value_ids(graph: ir.Graph, channels: Channels) -> dict[str, tuple[Ids | None, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import onnx_ir as ir
@@ -70,6 +71,7 @@ class Channels:
         self._record_constants = record_constants
         self._maskable = maskable
         self._axes: dict[ir.Value, Axes] = {}
+        self._free: set[int] = set()
         self._constants: dict[str, NDArray[np.generic] | None] = {}
 
     # --- reading -------------------------------------------------------------------------------------------
@@ -91,6 +93,10 @@ class Channels:
             self._constants[name] = value.const_value.numpy()
         return self._constants[name]
 
+    def settled(self, value: ir.Value | None) -> NDArray[np.generic] | None:
+        """The array behind a constant that no training changes: a parameter that is zero now may not stay so."""
+        return None if value is None or value.name in self._maskable else self.constant(value)
+
     def labelled(self, value: ir.Value) -> bool:
         """Whether any axis of `value` can still shrink."""
         return any(axis is not None for axis in self.axes(value))
@@ -100,6 +106,15 @@ class Channels:
         if a is None or b is None:
             return a is b
         return len(a) == len(b) and np.array_equal(self.labels.find(a.ids), self.labels.find(b.ids))
+
+    def scales(self, a: Axis | None, b: Axis | None, factor: Fraction) -> bool:
+        """Whether `a` is `factor` times as wide as `b` whatever leaves: it has each label that many times as often."""
+        if a is None or b is None:
+            return a is b
+        often, rarely = (np.repeat(axis.ids, n) for axis, n in ((b, factor.numerator), (a, factor.denominator)))
+        return len(often) == len(rarely) and np.array_equal(
+            np.sort(self.labels.find(often)), np.sort(self.labels.find(rarely))
+        )
 
     # --- writing -------------------------------------------------------------------------------------------
 
@@ -171,6 +186,16 @@ class Channels:
         self.labels.pin(ids, reason)
         return Axis(ids, np.zeros(n, np.bool_))
 
+    def free(self, n: int, silent: bool) -> Axis:
+        """An axis of n equal elements, any of which may leave: nobody silences it, it goes with what it meets."""
+        ids = self.labels.fresh(n)
+        self._free.update(ids.tolist())
+        return Axis(ids, np.full(n, silent))
+
+    def is_free(self, axis: Axis | None) -> bool:
+        """Whether an axis is as `free` made it: the same value all along, and not tied to any channel yet."""
+        return axis is not None and self._free.issuperset(axis.ids.tolist())
+
     def count(
         self,
         node: ir.Node,
@@ -212,9 +237,8 @@ class Channels:
 
     def _zero_slices(self, value: ir.Value, axis: int) -> Flags:
         """Which slices of a constant are zero already; only vectors and the like are worth looking at."""
-        constant = self.constant(value)
-        # A parameter that is zero today may be trained away from it; only constants of the graph are zero for good.
-        if constant is None or value.name in self._maskable or constant.size > 1 << 16:
+        constant = self.settled(value)
+        if constant is None or constant.size > 1 << 16:
             return np.zeros(value.shape.numpy()[axis] if value.shape is not None else 0, np.bool_)
         rest = tuple(i for i in range(constant.ndim) if i != axis)
         return np.asarray(~np.any(constant, axis=rest), np.bool_)

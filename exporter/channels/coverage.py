@@ -10,6 +10,7 @@ import numpy as np
 from edgeslim.runtime.manifest import LayerCoverage
 
 from .analyze import ChannelMap, LayerWidth
+from .labels import Flags
 
 
 class Coverage(tuple[LayerCoverage, ...]):
@@ -37,16 +38,17 @@ class Coverage(tuple[LayerCoverage, ...]):
 
 def coverage(channels: ChannelMap, cut: Collection[int] = ()) -> Coverage:
     """The report for a plan that cuts the units with the root labels `cut`."""
-    families = {unit.label: family.name for family in channels.families for unit in family.units}
-    return Coverage(_describe(layer, channels, cut, families) for layer in channels.layers)
+    families = {label: family.name for family in channels.families for label in family.labels.tolist()}
+    living = channels.living(cut)
+    return Coverage(_describe(layer, channels, living, families) for layer in channels.layers)
 
 
-def _describe(layer: LayerWidth, channels: ChannelMap, cut: Collection[int], families: dict[int, str]) -> LayerCoverage:
+def _describe(layer: LayerWidth, channels: ChannelMap, living: Flags, families: dict[int, str]) -> LayerCoverage:
     roots = channels.labels.find(layer.ids).tolist()
     names = dict.fromkeys(families[r] for r in roots if r in families)
     reasons = dict.fromkeys(channels.pinned[r] for r in roots if r in channels.pinned)
     width = layer.width
-    gone = int(np.count_nonzero(~channels.alive(layer.ids, cut))) if roots else 0
+    gone = int(np.count_nonzero(~living[layer.ids])) if roots else 0
     return LayerCoverage(
         layer=layer.layer,
         operator=layer.operator,

@@ -7,7 +7,9 @@ an axis of some tensor, which follows by itself when that tensor shrinks.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import onnx_ir as ir
@@ -22,7 +24,7 @@ _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One entry of a shape: a constant `size` at (node, input, position), or the size of `axis` of `value`.
+    """One entry of a shape: a constant `size` at (node, input, position), or `factor` * the size of `axis` of `value`.
 
     Neither: a number computed from image sizes.
     """
@@ -33,6 +35,7 @@ class Entry:
     position: int = 0
     value: ir.Value | None = None
     axis: int = 0
+    factor: Fraction = Fraction(1)
 
 
 def entries(node: ir.Node, index: int, channels: Channels) -> list[Entry] | None:
@@ -78,14 +81,27 @@ def _of_shape(node: ir.Node) -> list[Entry] | None:
 
 
 def _computed(node: ir.Node, channels: Channels) -> list[Entry] | None:
-    """Arithmetic on numbers in which no width takes part."""
+    """Arithmetic on numbers in which no width takes part, or one width is scaled by a constant."""
     operands = [entries(node, i, channels) for i in range(len(node.inputs))]
     if any(o is None for o in operands):
         return None
     carried = [e for o in operands for e in o or ()]
     if any(e.value is not None and channels.axes(e.value)[e.axis] is not None for e in carried):
-        return None
+        return _scaled(node, [o or [] for o in operands])
     return [Entry()] * max(len(o or ()) for o in operands)
+
+
+def _scaled(node: ir.Node, operands: list[list[Entry]]) -> list[Entry] | None:
+    """width * n, n * width or width / n."""
+    if len(operands) != 2 or any(len(o) != 1 for o in operands) or node.op_type not in ("Mul", "Div"):
+        return None
+    (first,), (second,) = operands
+    if node.op_type == "Mul" and first.size is not None:
+        first, second = second, first
+    if first.value is None or not second.size:
+        return None
+    step = Fraction(second.size) if node.op_type == "Mul" else Fraction(1, second.size)
+    return [dataclasses.replace(first, factor=first.factor * step)]
 
 
 def _pick(carried: list[Entry], indices: object) -> list[Entry] | None:

@@ -48,7 +48,7 @@ class Verdict:
 
 def judge(channels: ChannelMap, measure: Measure) -> Verdict:
     """Find the dead units of an analysis made with constants="record"."""
-    units = frozenset(u.label for f in channels.families for u in f.units)
+    units = frozenset(channels.unit_labels.tolist())
     constant = constant_channels(channels)
     places = _places(channels, units)
     wanted = {key for key in ((_name(s), s.axis) for s, _ in places) if constant.get(key[0], frozenset()) & units}

@@ -19,21 +19,21 @@ _LARGEST_FOLDED = 1 << 24
 _GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
-def fold_constants(model: ir.Model, parameters: Collection[str] | None = None) -> ir.Model:
+def fold_constants(model: ir.Model, parameters: Collection[str] | None = None, *, untrusted: bool = False) -> ir.Model:
     """Return a copy of `model` with constant sub-graphs folded, constants as initializers, shapes inferred.
 
-    parameters: initializers that keep their readers; all where None. Where they are given, what would be larger than
-    the limit is not even computed, and a constant that says no more than its shape is folded too.
+    parameters: initializers that keep their names, all of them where None. untrusted: the file may be anybody's. What
+    would be larger than the limit is then not even computed, and a constant that says no more than its shape is folded.
     """
     model = model.clone()
-    kept = set(model.graph.initializers if parameters is None else parameters)
+    kept = set(model.graph.initializers) if parameters is None else set(parameters)
 
     def may_fold(node: ir.Node) -> bool | None:
         if node.op_type == "Shape":  # reads the shape of a parameter, not its values
             return None
         if any(v is not None and v.name in kept for v in node.inputs):
             return False
-        if parameters is None:
+        if not untrusted:
             return None
         if not all(map(_is_small, node.outputs)):
             return False
@@ -50,8 +50,8 @@ def fold_constants(model: ir.Model, parameters: Collection[str] | None = None) -
     if not any(a.type in _GRAPHS for n in model.graph for a in n.attributes.values()):
         common.IdentityEliminationPass()(model)  # a sub-graph may not return what it has only captured
     common.RemoveUnusedNodesPass()(model)
-    # Without names to keep nobody vouches for the file: values of shapes are not followed, lest they be gigabytes.
-    common.ShapeInferencePass(data_prop=parameters is None)(model)
+    # Values of shapes are followed by allocating what they promise.
+    common.ShapeInferencePass(data_prop=not untrusted)(model)
     return model
 
 

@@ -18,6 +18,7 @@ from edgeslim.errors import InvariantError
 
 from ..channels import ChannelMap
 from ..channels.context import CountRewrite, IndexRewrite
+from ..channels.labels import Flags
 
 
 def remove_channels(model: ir.Model, channels: ChannelMap, cut: Collection[int]) -> ir.Model:
@@ -25,9 +26,9 @@ def remove_channels(model: ir.Model, channels: ChannelMap, cut: Collection[int])
 
     model: the analysed graph, or a copy of it with other weights.
     """
-    compact = model.clone()
-    _shrink_initializers(compact, channels, cut)
-    _recount(compact, channels, cut)
+    compact, living = model.clone(), channels.living(cut)
+    _shrink_initializers(compact, channels, living)
+    _recount(compact, channels, living)
     for node in compact.graph:
         for value in node.outputs:
             value.shape = None  # inferred anew: the old widths are wrong now
@@ -36,7 +37,7 @@ def remove_channels(model: ir.Model, channels: ChannelMap, cut: Collection[int])
     return compact
 
 
-def _shrink_initializers(model: ir.Model, channels: ChannelMap, cut: Collection[int]) -> None:
+def _shrink_initializers(model: ir.Model, channels: ChannelMap, living: Flags) -> None:
     for name, axes in channels.initializer_axes.items():
         value = model.graph.initializers[name]
         if value.const_value is None:
@@ -44,7 +45,7 @@ def _shrink_initializers(model: ir.Model, channels: ChannelMap, cut: Collection[
         array, before = value.const_value.numpy(), value.shape
         for index, axis in enumerate(axes):
             if axis is not None:
-                alive = channels.alive(axis.ids, cut)
+                alive = living[axis.ids]
                 if not alive.all():
                     array = array.compress(alive, axis=index)
         if before is None or array.shape != tuple(before):
@@ -52,44 +53,37 @@ def _shrink_initializers(model: ir.Model, channels: ChannelMap, cut: Collection[
             value.shape = ir.Shape(array.shape)
 
 
-def _recount(model: ir.Model, channels: ChannelMap, cut: Collection[int]) -> None:
+def _recount(model: ir.Model, channels: ChannelMap, living: Flags) -> None:
     twin = dict(zip(channels.model.graph, model.graph))
     constants: dict[tuple[ir.Node, int], list[CountRewrite]] = defaultdict(list)
     for rewrite in channels.rewrites:
         node = twin[rewrite.node]
         if isinstance(rewrite, IndexRewrite):
-            _renumber(model, node, rewrite, channels, cut)
+            _renumber(model, node, rewrite, living)
         elif rewrite.attribute is not None:
-            alive = int(channels.alive(rewrite.ids, cut).sum())
+            alive = int(living[rewrite.ids].sum())
             node.attributes[rewrite.attribute] = ir.AttrInt64(rewrite.attribute, alive)
         elif rewrite.input is not None:
             constants[node, rewrite.input].append(rewrite)
     for (node, index), rewrites in constants.items():
-        _replace_constant(model, node, index, rewrites, channels, cut)
+        _replace_constant(model, node, index, rewrites, living)
 
 
-def _renumber(
-    model: ir.Model, node: ir.Node, rewrite: IndexRewrite, channels: ChannelMap, cut: Collection[int]
-) -> None:
-    alive = channels.alive(rewrite.ids, cut)
+def _renumber(model: ir.Model, node: ir.Node, rewrite: IndexRewrite, living: Flags) -> None:
+    alive = living[rewrite.ids]
     old = _constant(node, rewrite.input)
     positions = old % len(alive)
     new_position = np.cumsum(alive) - 1
-    kept = new_position[positions[alive[positions]]] if old.ndim else new_position[positions]
+    kept = (
+        new_position[positions[alive[positions]]].reshape(-1, *old.shape[1:]) if old.ndim else new_position[positions]
+    )
     _give_constant(model, node, rewrite.input, kept.astype(old.dtype))
 
 
-def _replace_constant(
-    model: ir.Model,
-    node: ir.Node,
-    index: int,
-    rewrites: list[CountRewrite],
-    channels: ChannelMap,
-    cut: Collection[int],
-) -> None:
+def _replace_constant(model: ir.Model, node: ir.Node, index: int, rewrites: list[CountRewrite], living: Flags) -> None:
     array = _constant(node, index).copy()
     for rewrite in rewrites:
-        array.ravel()[rewrite.position] = int(channels.alive(rewrite.ids, cut).sum())
+        array.ravel()[rewrite.position] = int(living[rewrite.ids].sum())
     _give_constant(model, node, index, array)
 
 

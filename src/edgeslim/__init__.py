@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from . import bench, exporter, runtime, trainer
     from .exporter import export
     from .trainer.prune import prune
-    from .trainer.pruned import PrunedModel
+    from .trainer.pruned import PrunedModel, load_compact
     from .trainer.slim import slim_onnx
 
-__all__ = ["PrunedModel", "bench", "export", "exporter", "prune", "runtime", "slim_onnx", "trainer"]
+__all__ = ["PrunedModel", "bench", "export", "exporter", "load_compact", "prune", "runtime", "slim_onnx", "trainer"]
 
 _HOME = {
     "PrunedModel": "trainer.pruned",
-    "prune": "trainer.prune",
     "export": "exporter.export",
+    "load_compact": "trainer.pruned",
+    "prune": "trainer.prune",
     "slim_onnx": "trainer.slim",
 }
 

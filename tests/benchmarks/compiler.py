@@ -28,7 +28,7 @@ def main() -> None:
     layers = len(channels.layers)
     parts: dict[str, Callable[[], object]] = {
         "fold constants": lambda: fold_constants(model),
-        "check at a second size": lambda: trace_module._agrees_at_other_size(net, model, example),
+        "check at a second size": lambda: trace_module._agrees(net, model, (1, 3, 128, 128)),
         "analyse": lambda: analyze(model, set(net.state_dict())),
         "remove": lambda: remove_channels(model, channels, cut),
     }

@@ -262,10 +262,10 @@ def test_a_disk_that_is_full_leaves_the_old_files(finished: Run, run_copy: Path,
     )
     assert left_behind(tmp_path / "new" / "stages") == []
     before = read_bundle(run_copy / "compact.bundle")
-    for target in ("compact.bundle", "fresh.bundle"):
+    for target in (run_copy / "compact.bundle", tmp_path / "fresh.bundle"):
         refused(
-            cli("export", run_copy, run_copy / target, file_bytes=8192),
-            f"{target} could not be written: File too large",
+            cli("export", run_copy, target, file_bytes=8192),
+            f"{target.name} could not be written: File too large",
         )
     after = read_bundle(run_copy / "compact.bundle")
     assert after.files == before.files
@@ -281,7 +281,7 @@ def test_a_disk_that_fills_up_at_the_very_end(finished: Run, run_copy: Path, cli
     before = [(run_copy / name).read_bytes() for name in ("report.html", "result.json", "bench.json")]
     refused(
         cli("compress", finished.recipe, "--out", run_copy, file_bytes=(report + rest) // 2),
-        "cannot be written: File too large",
+        "report.html cannot be read or written: File too large",
     )
     assert [(run_copy / name).read_bytes() for name in ("report.html", "result.json", "bench.json")] == before
     assert read_bundle(run_copy / "compact.bundle").manifest.certificate.passed
@@ -289,16 +289,26 @@ def test_a_disk_that_fills_up_at_the_very_end(finished: Run, run_copy: Path, cli
 
 
 def test_what_a_killed_write_left_is_swept_up(finished: Run, run_copy: Path, cli: Cli) -> None:
-    parked = run_copy / ".compact.bundle.old"  # may be the only copy
+    parked = run_copy / ".compact.bundle.old"  # left by a kill after an exchange
+    (run_copy / "dense.bundle").rename(run_copy / ".dense.bundle.old")  # and by one in the middle of it
     for draft in (run_copy / ".compact.bundle.x1y2", run_copy / "stages" / ".final.x1y2", parked):
         draft.mkdir()
         (draft / "half").write_text("written")
     (run_copy / ".report.html.x1y2").write_text("<html>")
     done = cli("train", finished.recipe, "--out", run_copy)
     assert done.returncode == 0, done.stderr
-    assert left_behind(run_copy) == sorted(
-        [*left_behind(finished.directory), ".compact.bundle.old", ".compact.bundle.old/half"]
-    )
+    assert left_behind(run_copy) == left_behind(finished.directory)
+
+
+def test_a_path_that_cannot_be(finished: Run, tmp_path: Path, cli: Cli) -> None:
+    refused(cli("train", finished.recipe, "--out", tmp_path / ("a" * 300)), "File name too long")
+    refused(cli("export", tmp_path / ("a" * 300), tmp_path / "b"), "File name too long")
+    (tmp_path / "loop").symlink_to("loop")
+    refused(cli("export", finished.directory, tmp_path / "loop" / "net.bundle"), "loop")
+    recipe = finished.directory / "recipe.json"
+    before = recipe.read_bytes()
+    refused(cli("export", finished.directory, recipe, "--archive"), "lies inside the run")
+    assert recipe.read_bytes() == before
 
 
 # --- bundles --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def unit(into: int, out: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -316,7 +317,7 @@ def randomized(net: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, _BatchNorm):
                 for tensor, low, high in (
                     (module.running_mean, -0.5, 0.5),
                     (module.running_var, 0.5, 2.0),

@@ -40,6 +40,8 @@ EQUAL: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "bilinear resize": (lambda: nets.Upsampled("bilinear"), 3),
     "learnt shift": (lambda: nets.Shift(True), 2),
     "hard-coded width": (nets.HardCoded, 2),
+    "group norm": (nets.Grouping, 2),
+    "pixel shuffle": (nets.Shuffling, 2),
     "unet": (lambda: UNet(width=8, depth=2), 12),
     "unet resize": (lambda: UNet(width=8, depth=2, upsample="resize"), 12),
 }
@@ -93,8 +95,6 @@ def test_each_unit_alone(name: str) -> None:
 
 DECLINED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "sigmoid": (nets.SigmoidBetween, "b.0.weight", "arrive as a non-zero constant"),
-    "group norm": (nets.Grouping, "b.0.weight", "Reshape"),
-    "pixel shuffle": (nets.Shuffling, "b.0.weight", "no rule for this operator"),
     "constant shift": (lambda: nets.Shift(False), "b.0.weight", "arrive as a non-zero constant"),
     "output": (nets.Plain, "head.weight", "graph output"),
 }

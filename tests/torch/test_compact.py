@@ -84,7 +84,7 @@ CLASSES: dict[str, Callable[[], nn.Module]] = {
     "narrow groups": NarrowGroups,
 }
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "reshape": (nets.HardCoded, "HardCoded hard-codes a width in its forward: "),
+    "reshape": (nets.HardCoded, "HardCoded does not run with fewer channels: "),
     "slice": (HardSlice, "HardSlice: the compact module does not compute what the masked one does"),
 }
 EVERY = {**CLASSES, **{name: build for name, (build, _) in REFUSED.items()}}
@@ -246,6 +246,20 @@ def test_a_tensor_of_two_layers_stays_one() -> None:
     assert small.get_parameter("b.weight") is small.get_parameter("c.weight")
     assert small.get_parameter("b.weight").shape == (4, 4, 3, 3)
     assert net.module.get_parameter("b.weight") is net.module.get_parameter("c.weight")
+
+
+def test_a_block_used_twice_stays_one() -> None:
+    """Its buffers are two entries of the state, too."""
+    block = nets.unit(8, 8)
+    net = PrunedModel.from_module(
+        nets.randomized(nn.Sequential(nets.unit(3, 8), block, block, nn.Conv2d(8, 2, 1))), EXAMPLE
+    )
+    net.apply_cut(u.label for f in net.channels.families for u in f.units[::2])
+    small = net.compact()
+    assert small.get_buffer("1.1.running_mean") is small.get_buffer("2.1.running_mean")
+    assert small.get_buffer("1.1.running_mean").shape == (4,)
+    with torch.no_grad():
+        close(small(IMAGES), net.module(IMAGES))
 
 
 def test_groups_stay_where_one_input_a_group_is_left() -> None:

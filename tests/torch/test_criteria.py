@@ -201,6 +201,12 @@ def test_a_net_of_signals_is_scored() -> None:
     assert len(scores) == 14 and np.isfinite(scores).all() and (scores >= 0).all()
 
 
+def test_a_layer_of_one_output_is_passed_over() -> None:
+    net = nn.Sequential(nets.unit(3, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1))
+    model = PrunedModel.from_module(nets.randomized(net), torch.randn(1, 3, 16, 16))
+    assert np.isfinite(criterion("ln_norm").score(model, IMAGES)).all()
+
+
 def test_channels_that_come_last_are_told_from_positions() -> None:
     """A linear layer on (N, H, W, C): its feature map has the channels on its last axis."""
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import edgeslim
-from edgeslim.errors import BudgetError, ConfigError, UnsupportedGraphError
+from edgeslim.errors import BudgetError, ConfigError, DataError, UnsupportedGraphError
 from edgeslim.exporter.cost import count_macs
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.trainer.criteria.ln_norm import LnNorm
@@ -51,6 +51,10 @@ def plain() -> nn.Module:
         ({"ratio": 0.5, "criterion": "l2"}, "criterion 'l2' is unknown"),
         ({"ratio": 0.5, "criterion": "ln_norm"}, "criterion ln_norm looks at feature maps"),
         ({"ratio": 0.5, "calibration": []}, "calibration is empty"),
+        ({"ratio": 0.5, "calibration": 5}, "calibration is a int"),
+        ({"ratio": 0.5, "calibration": [EXAMPLE * math.nan]}, "calibration batch 0 holds numbers that are not finite"),
+        ({"ratio": 0.5, "criterion": ["l1"]}, r"criterion \['l1'\] is unknown"),
+        ({"target": 0.5}, "target 0.5 is not understood"),
         ({"ratio": 0.5, "calibration": [(EXAMPLE, 0)]}, "calibration batch 0 is tuple, not a batch of images"),
         (
             {"ratio": 0.5, "calibration": [EXAMPLE, EXAMPLE[0]]},
@@ -157,6 +161,12 @@ def test_the_ln_norm_looks_at_the_calibration_images(calibration: Callable[[Tens
     scores = LnNorm().score(PrunedModel(plain(), EXAMPLE, halved().channels), IMAGES.numpy())
     for family, own in zip(seen.plan.families, np.split(scores, 2)):
         assert set(family.keep) == set(own.argsort()[4:].tolist())
+
+
+def test_calibration_images_of_a_size_that_the_net_does_not_take() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 2))
+    with pytest.raises(DataError, match=r"does not run on a calibration image of shape \(3, 20, 20\)"):
+        edgeslim.prune(net, EXAMPLE, ratio=0.5, criterion="ln_norm", calibration=torch.randn(1, 3, 20, 20))
 
 
 def test_the_same_arguments_give_the_same_plan() -> None:

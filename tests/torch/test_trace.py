@@ -257,6 +257,14 @@ def test_every_output_is_a_value_of_its_own(change: Callable[[Tensor, Tensor], o
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_that_is_baked_in_is_said_to_be(batch: int) -> None:
+    net = Answers(lambda x, y: y.view(batch, 2, 16, 16))
+    model = trace(net, torch.randn(batch, 3, 16, 16))
+    shape = model.graph.inputs[0].shape
+    assert shape is not None and shape.numpy() == (batch, 3, 16, 16)
+
+
 def test_a_parameter_may_be_an_output() -> None:
     net = Answers(lambda x, y: (y, net.table))
     _, table = runner_from_graph(trace(net, EXAMPLE))(EXAMPLE.numpy())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import BudgetError
 from edgeslim.exporter.channels import ChannelMap, analyze
-from edgeslim.exporter.channels.analyze import Family, Member, Unit
+from edgeslim.exporter.channels.families import Family, Place
 from edgeslim.exporter.cost import count_macs, layer_costs
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.plan import plan_from_cut
@@ -222,11 +222,13 @@ def test_a_family_that_nobody_could_score_stays_whole() -> None:
 )
 def test_limits_are_given_in_channels(each: int, units: tuple[int, int]) -> None:
     """A unit of a grouped convolution is one index of every group."""
-    indices = tuple(range(each))
-    grouped = Member(initializer="grouped", axis=0, indices=indices, masked=True)
-    wider = Member(initializer="depthwise", axis=0, indices=(*indices, *range(each, 2 * each)), masked=True)
-    reader = Member(initializer="linear", axis=1, indices=(0,), masked=False)
-    family = Family(name="grouped", units=(Unit(label=0, members=(wider, grouped, reader)),))
+
+    def place(name: str, count: int, masked: bool) -> Place:
+        owners, indices = np.zeros(count, np.int64), np.arange(count)
+        return Place(initializer=name, axis=0, masked=masked, owners=owners, indices=indices)
+
+    grouped, wider, reader = place("grouped", each, True), place("wider", 2 * each, True), place("linear", 1, False)
+    family = Family(name="grouped", labels=np.zeros(1, np.int64), places=(wider, grouped, reader))
     limits = WidthLimits(multiple=8, minimum=16).in_units(family)
     assert (limits.multiple, limits.minimum) == units
     assert limits.multiple * each % 8 == 0 and limits.minimum * each >= 16

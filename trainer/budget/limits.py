@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgeslim.exporter.channels.analyze import Family
+from edgeslim.exporter.channels.families import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class WidthLimits:
 
     def in_units(self, family: Family) -> WidthLimits:
         """The same limits, counted in units of this family."""
-        each = min(len(m.indices) for m in family.units[0].members if m.masked)
+        each = min(len(place.indices) // family.width for place in family.places if place.masked)
         return WidthLimits(multiple=self.multiple // math.gcd(self.multiple, each), minimum=-(-self.minimum // each))
 
     def round_up(self, width: float, whole: int) -> int:

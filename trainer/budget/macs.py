@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import BudgetError
 from edgeslim.exporter.channels import ChannelMap
-from edgeslim.exporter.channels.analyze import Family, Unit
+from edgeslim.exporter.channels.families import Family, Unit
 from edgeslim.exporter.cost import LayerCost
 
 from .limits import WidthLimits

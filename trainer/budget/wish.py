@@ -19,7 +19,7 @@ def parse_wish(ratio: float | None, target: str | None) -> BudgetSpec:
         if not isinstance(ratio, (int, float)) or not 0.0 < ratio < 1.0:
             raise ConfigError(f"ratio is {ratio!r}; it must lie between 0 and 1", "0.5 cuts half of every family")
         return RatioBudget(name="ratio", ratio=ratio)
-    found = _MACS.fullmatch((target or "").replace(" ", ""))
+    found = _MACS.fullmatch(target.replace(" ", "")) if isinstance(target, str) else None
     if found is None or not 0.0 < float(found[1]) < 1.0:
         raise ConfigError(f"target {target!r} is not understood", 'write "macs=0.5x", the share of MACs to keep')
     return MacsBudget(name="macs", keep=float(found[1]))

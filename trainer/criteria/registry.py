@@ -32,6 +32,6 @@ CRITERIA: dict[str, Criterion] = {"l1": L1(), "ln_norm": LnNorm()}
 
 def criterion(name: str) -> Criterion:
     """The criterion of this name. Raises ConfigError for an unknown one."""
-    if name not in CRITERIA:
+    if not isinstance(name, str) or name not in CRITERIA:
         raise ConfigError(f"criterion {name!r} is unknown", f"choose one of {', '.join(CRITERIA)}")
     return CRITERIA[name]

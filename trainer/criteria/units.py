@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
-from edgeslim.exporter.channels.analyze import Unit
+from edgeslim.exporter.channels.families import Unit
 from edgeslim.exporter.channels.labels import Ids
 
 

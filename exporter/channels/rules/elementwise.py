@@ -56,7 +56,7 @@ def clip(node: ir.Node, channels: Channels) -> str | None:
 def power(node: ir.Node, channels: Channels) -> str | None:
     """0 to a positive constant power is zero; any other power is unknown."""
     base, exponent = operand(node, 0), operand(node, 1)
-    constant = channels.constant(exponent)
+    constant = channels.settled(exponent)
     problem = broadcast(node, channels, [base, exponent], needs_all=False, silencers=1)
     if problem is None and (constant is None or not np.all(np.asarray(constant, np.float64) > 0)):
         out = node.outputs[0]
@@ -75,10 +75,9 @@ def add(node: ir.Node, channels: Channels) -> str | None:
     """Zero where every term is; a per-channel constant that is a parameter is masked with its channel."""
     operands = [v for v in node.inputs if v is not None]
     for value in operands:
-        if value.is_initializer():
-            for axis in range(rank(value)):
-                if channels.axes(value)[axis] is not None:
-                    channels.mask(value, axis)
+        for axis, carried in enumerate(channels.axes(value)):
+            if carried is not None and carried.source is not None:  # a parameter, moved perhaps
+                channels.mask(value, axis)
     return broadcast(node, channels, operands, needs_all=True)
 
 
@@ -90,9 +89,11 @@ def mul(node: ir.Node, channels: Channels) -> str | None:
 
 @rule("Div")
 def div(node: ir.Node, channels: Channels) -> str | None:
-    """Numerator rules; a denominator that could become zero stays whole."""
+    """Numerator rules; a denominator whose elements could become zero one by one stays whole."""
     numerator, denominator = operand(node, 0), operand(node, 1)
-    channels.pin(denominator, f"denominator of {place(node)}")
+    for axis in channels.axes(denominator):
+        if not channels.is_free(axis):
+            channels.pin(axis, f"denominator of {place(node)}")
     return broadcast(node, channels, [numerator, denominator], needs_all=False, silencers=1)
 
 
@@ -136,7 +137,7 @@ def broadcast(
 def _zero(channels: Channels, value: ir.Value, axis: int, carried: Axis | None) -> Flags | np.bool_:
     """Flags of one operand along the axis counted from the right, () or (n,) bool."""
     if carried is None:
-        constant = channels.constant(value)
+        constant = channels.settled(value)
         return np.bool_(constant is not None and not np.any(constant))
     if carried.source in channels.masked:
         return np.True_
@@ -150,5 +151,5 @@ def _bound(node: ir.Node, channels: Channels, index: int, name: str) -> float | 
     value = node.inputs[index] if index < len(node.inputs) else None
     if value is None:
         return -np.inf if name == "min" else np.inf
-    constant = channels.constant(value)
+    constant = channels.settled(value)
     return None if constant is None else float(constant.ravel()[0])

@@ -150,7 +150,7 @@ def _only_sizes_tensors(node: ir.Node) -> bool:
         if value.is_graph_output():
             return False
         for user, index in value.uses():
-            if (user.op_type in FOLLOWED and index == 0) or user.op_type == "Concat":
+            if (user.op_type in FOLLOWED and index == 0) or user.op_type in ("Concat", "Mul", "Div"):
                 pending.extend(user.outputs)
             elif _TAKES_SHAPE.get(user.op_type) != index:
                 return False
@@ -161,5 +161,5 @@ def _pads_with_zero(node: ir.Node, channels: Channels) -> bool:
     value = node.inputs[2] if len(node.inputs) > 2 else None
     if value is None:
         return True
-    constant = channels.constant(value)
+    constant = channels.settled(value)
     return constant is not None and not np.any(constant)

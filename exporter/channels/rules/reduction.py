@@ -55,7 +55,8 @@ def along_one_axis(node: ir.Node, channels: Channels) -> str | None:
         return "axis unknown"
     if axes[along] is not None:
         return "runs along channels"
-    out: Axes = [a if a is None else a.with_zero(False) for a in axes]
+    # Sums of zeros are zero; of positions nothing is known.
+    out: Axes = [a if a is None or node.op_type == "CumSum" else a.with_zero(False) for a in axes]
     keep = "keepdims" not in node.attributes or bool(node.attributes["keepdims"].as_int())
     if node.op_type.startswith("Arg") and not keep:
         del out[along]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..context import Axes, Channels, operand, place, rank
+from ..context import Axes, Channels, operand, place, rank, static_size
 from ..dims import Entry, entries
 from ..labels import Axis
 from .registry import rule
@@ -79,10 +79,13 @@ def expand(node: ir.Node, channels: Channels) -> str | None:
         return "target shape unknown"
     if len(target) < rank(x):
         return "target of lower rank"
-    constant = channels.constant(x)
+    constant = channels.settled(x)
     silent = constant is not None and not np.any(constant)
     own: Axes = [*([None] * (len(target) - rank(x))), *channels.axes(x)]
     axes = [a if a is not None else _sized_by(entry, channels, silent) for a, entry in zip(own, target)]
+    repeated = _repeated(x, out, target, axes)
+    if repeated is not None:
+        axes[repeated] = channels.free(target[repeated].size or 0, silent)
     problem = check_entries(node, target, axes, channels)
     if problem:
         return problem
@@ -100,6 +103,14 @@ def constant_of_shape(node: ir.Node, channels: Channels) -> str | None:
     axes = [_sized_by(entry, channels, silent=not np.any(value)) for entry in target]
     channels.set(node.outputs[0], axes)
     return None
+
+
+def _repeated(x: ir.Value, out: ir.Value, target: list[Entry], axes: Axes) -> int | None:
+    """The axis of channels (1) if one value is repeated along it a constant number of times."""
+    if len(target) < 3 or axes[1] is not None or (target[1].size or 0) < 2 or target[1].node is None:
+        return None
+    own = len(target) - rank(x)
+    return 1 if own > 1 or static_size(x, 1 - own) == 1 else None
 
 
 def _sized_by(entry: Entry, channels: Channels, silent: bool) -> Axis | None:
@@ -135,11 +146,15 @@ def regroup(axes: Axes, before: Sequence[Dim], after: Sequence[Dim], channels: C
     rest = [i for i in range(len(before)) if i not in covered]
     if any(axes[i] is not None for i in rest):
         free = [o for o in range(len(after)) if not any(o in group.outputs for group in groups)]
-        return _across_unknown(axes, before, after, rest, free, out, channels)
+        if not (
+            _lead(axes, before, after, rest, free, out, channels)
+            or _trail(axes, before, after, rest, free, out, channels)
+        ):
+            return "axes of unknown length around the channels"
     return out
 
 
-def _across_unknown(
+def _lead(
     axes: Axes,
     before: Sequence[Dim],
     after: Sequence[Dim],
@@ -147,23 +162,48 @@ def _across_unknown(
     free: list[int],
     out: Axes,
     channels: Channels,
-) -> Axes | str:
-    """(C, H, W) -> (g, C/g*H*W) and back, with H and W unknown: the leading axes alone decide where channels go."""
-    declined = "axes of unknown length around the channels"
-    if not rest or not free or any(axes[i] is not None for i in rest[1:]):
-        return declined
-    axis, width, groups = axes[rest[0]], before[rest[0]], after[free[0]]
-    if axis is None or not isinstance(width, int) or not isinstance(groups, int) or len(rest) < 2 or len(free) < 2:
-        return declined
-    if width % groups == 0 and len(free) == 2:
-        rows = axis.ids.reshape(groups, -1)
+) -> bool:
+    """(C, H, W) -> (g, C/g*H*W) and back with H and W unknown: the first axes alone decide where channels go."""
+    if len(rest) < 2 or len(free) < 2 or any(axes[i] is not None for i in rest[1:]):
+        return False
+    axis, width, wanted = axes[rest[0]], before[rest[0]], after[free[0]]
+    if axis is None or not isinstance(width, int) or not isinstance(wanted, int):
+        return False
+    if width % wanted == 0 and len(free) == 2:
+        rows = axis.ids.reshape(wanted, -1)
         channels.labels.unite(rows, rows[:, :1])
-        out[free[0]] = Axis(rows[:, 0], np.asarray(axis.zero.reshape(groups, -1).all(axis=1), np.bool_))
-        return out
-    if groups % width == 0 and len(rest) == 2:
-        out[free[0]] = axis.moved(lambda flat: np.repeat(flat, groups // width))
-        return out
-    return declined
+        out[free[0]] = Axis(rows[:, 0], np.asarray(axis.zero.reshape(wanted, -1).all(axis=1), np.bool_))
+        return True
+    if wanted % width == 0 and len(rest) == 2:
+        out[free[0]] = axis.moved(lambda flat: np.repeat(flat, wanted // width))
+        return True
+    return False
+
+
+def _trail(
+    axes: Axes,
+    before: Sequence[Dim],
+    after: Sequence[Dim],
+    rest: list[int],
+    free: list[int],
+    out: Axes,
+    channels: Channels,
+) -> bool:
+    """(N, C) -> (N*g, C/g) and back with N unknown (heads of attention): the last axes alone decide."""
+    if len(rest) < 2 or len(free) < 2 or any(axes[i] is not None for i in rest[:-1]):
+        return False
+    axis, width, wanted = axes[rest[-1]], before[rest[-1]], after[free[-1]]
+    if axis is None or not isinstance(width, int) or not isinstance(wanted, int):
+        return False
+    if width % wanted == 0 and len(free) == 2:
+        rows = axis.ids.reshape(-1, wanted)
+        channels.labels.unite(rows, rows[:1])
+        out[free[-1]] = Axis(rows[0], np.asarray(axis.zero.reshape(-1, wanted).all(axis=0), np.bool_))
+        return True
+    if wanted % width == 0 and len(rest) == 2:
+        out[free[-1]] = axis.moved(lambda flat: np.tile(flat, wanted // width))
+        return True
+    return False
 
 
 def match(before: Sequence[Dim], after: Sequence[Dim]) -> list[Group]:
@@ -195,7 +235,7 @@ def check_entries(node: ir.Node, target: list[Entry], axes: Axes, channels: Chan
     for entry, axis in zip(target, axes):
         if entry.value is not None:
             source = channels.axes(entry.value)[entry.axis]
-            if source is not None and not channels.same(source, axis):
+            if source is not None and not channels.scales(axis, source, entry.factor):
                 channels.pin(source, f"its width sizes another tensor in {place(node)}")
                 return "sized by the width of another tensor"
         elif axis is not None and entry.size is None:

@@ -87,6 +87,31 @@ def _slices(node: ir.Node, channels: Channels) -> list[list[int] | None]:
     return [starts, ends, axes, steps]
 
 
+@rule("GatherND")
+def gather_nd(node: ir.Node, channels: Channels) -> str | None:
+    """Advanced indexing as it is traced: the first axes are picked by constant positions, the others pass.
+
+    Channels may be picked alone, out[j] = in[index[j]] with indices (k, 1), or lie behind the axes that are picked.
+    """
+    x, indices = operand(node, 0), operand(node, 1)
+    axes = channels.axes(x)
+    if not channels.labelled(x):
+        return None
+    constant = channels.constant(indices)
+    if constant is None or ("batch_dims" in node.attributes and node.attributes["batch_dims"].as_int()):
+        return "computed indices"
+    depth = constant.shape[-1]
+    picked: Axes = [None] * (constant.ndim - 1)
+    if depth == 1 and constant.ndim == 2 and axes[0] is not None:
+        where = np.asarray(constant, np.int64).ravel() % len(axes[0])
+        picked = [Axis(axes[0].ids[where], axes[0].zero[where])]
+        channels.renumber(node, 1, axes[0].ids)
+    elif any(a is not None for a in axes[:depth]):
+        return "indices over channels on several axes"
+    channels.set(node.outputs[0], [*picked, *axes[depth:]])
+    return None
+
+
 @rule("Gather")
 def gather(node: ir.Node, channels: Channels) -> str | None:
     """out[..., j, ...] = in[..., index[j], ...]: labels are picked, the indices numbered anew.

@@ -14,8 +14,11 @@ from edgeslim.errors import EdgeslimError
 from .app import app
 from .screen import print_error
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What a disk or its owner refuses; any other OSError that comes this far is a bug and keeps its traceback."""
+_DISK = {
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC,
+    errno.ENOTDIR, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+"""What a disk, its owner or a path refuses; any other OSError that comes this far is a bug and keeps its traceback."""
 
 
 def main() -> None:
@@ -28,8 +31,9 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        place = f"{error.filename} cannot be written" if error.filename else "a file cannot be written"
-        print_error(EdgeslimError(f"{place}: {error.strerror}", "free some space, or choose a folder of your own"))
+        place = error.filename or "a file"
+        hint = "look at the path, its permissions and the space on the disk"
+        print_error(EdgeslimError(f"{place} cannot be read or written: {error.strerror}", hint))
         sys.exit(EdgeslimError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -81,7 +81,13 @@ def _take_lock(path: Path) -> int:
 
 
 def _sweep(path: Path, fresh: bool) -> None:
-    """Remove what a killed run left half written, with `fresh` everything."""
+    """Remove what a killed run left half written, with `fresh` everything; bring back what it had put aside."""
+    for parked in [*path.glob(".*.old"), *(path / "stages").glob(".*.old")]:
+        place = parked.with_name(parked.name[1 : -len(".old")])
+        if place.exists():
+            _remove(parked)
+        else:  # killed between the two renames of an exchange: it is the only copy
+            parked.rename(place)
     for entry in [*path.iterdir(), *(path / "stages").glob(".*")]:
         if entry.name != LOCK and (_is_draft(entry.name) or fresh) and entry.exists():
             _remove(entry)
@@ -93,8 +99,8 @@ def _is_ours(name: str) -> bool:
 
 
 def _is_draft(name: str) -> bool:
-    """Half-written, for nobody writes while we hold the lock. A parked `.old` may be the only copy there is."""
-    return name.startswith(".") and name != LOCK and not name.endswith(".old")
+    """Half-written, for nobody writes while we hold the lock."""
+    return name.startswith(".") and name != LOCK
 
 
 def _remove(path: Path) -> None:

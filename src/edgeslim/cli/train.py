@@ -22,6 +22,7 @@ def run(
     with run_directory(out_ or Path("runs") / parsed.name, fresh) as directory, open_progress() as progress:
         workspace = open_workspace(parsed, directory, progress)
         _, result = train_dense(workspace, progress)
+        workspace.save_recipe()
     checkpoint = workspace.stage("dense")
     if json:
         content = {
