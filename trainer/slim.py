@@ -25,7 +25,15 @@ from edgeslim.exporter.certificate import Probe, Runner, Tolerance, certify, req
 from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
 from edgeslim.exporter.cost import count_macs, count_parameters, count_weight_bytes
 from edgeslim.exporter.foreign import ForeignModel, read_foreign
-from edgeslim.exporter.foreign.feeds import Arrays, InputSpec, feeds, find_probe, input_specs, runner_from_bytes
+from edgeslim.exporter.foreign.feeds import (
+    Arrays,
+    InputSpec,
+    feeds,
+    find_probe,
+    input_specs,
+    random_array,
+    runner_from_bytes,
+)
 from edgeslim.exporter.foreign.quiet import quiet
 from edgeslim.exporter.foreign.read import check_rules
 from edgeslim.exporter.slim import compare_widths, remove_dead
@@ -85,8 +93,10 @@ class _Net:
     calibration: tuple[Arrays, ...]
 
     def inputs(self) -> list[Arrays]:
-        """Every probe batch as a full set of graph inputs."""
-        return [feeds(self.specs, batch) for probe in self.probes for batch in probe.batches]
+        """Full sets of graph inputs at the sizes of the random probe, with other numbers: what constants are measured
+        on is not what the certificate compares on."""
+        lead, batches = self.specs[0], self.probes[0].batches
+        return [feeds(self.specs, random_array(lead, b.shape, 1000 + i)) for i, b in enumerate(batches)]
 
 
 def slim_onnx(
