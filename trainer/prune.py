@@ -7,7 +7,6 @@ export(pruned, "out.bundle")                       ship that
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,13 +16,10 @@ from torch import nn
 
 from edgeslim.errors import ConfigError
 
-from .budget import WidthLimits, build_budget
+from .budget import WidthLimits, build_budget, parse_wish
 from .criteria import criterion as criterion_of
 from .pruned import PrunedModel
-from .recipe import BudgetSpec, MacsBudget, RatioBudget
 from .schedules import prune_iteratively
-
-_MACS = re.compile(r"macs=(0?\.\d+)x?")
 
 
 def prune(
@@ -46,7 +42,7 @@ def prune(
     `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
     run or traced, BudgetError for a target out of reach.
     """
-    budget = _budget(ratio, target)
+    budget = parse_wish(ratio, target)
     for name, value in (("width_multiple", width_multiple), ("min_width", min_width)):
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1", "8 or 16 suit most CPUs")
@@ -63,19 +59,6 @@ def prune(
         shape = (1, *net.input_shape[1:])
         prune_iteratively(net, score, build_budget(budget, limits, net.channels, shape), images, rounds=1)
     return net
-
-
-def _budget(ratio: float | None, target: str | None) -> BudgetSpec:
-    if (ratio is None) == (target is None):
-        raise ConfigError("give either ratio or target", 'for example ratio=0.5, or target="macs=0.5x"')
-    if ratio is not None:
-        if not isinstance(ratio, (int, float)) or not 0.0 < ratio < 1.0:
-            raise ConfigError(f"ratio is {ratio!r}; it must lie between 0 and 1", "0.5 cuts half of every family")
-        return RatioBudget(name="ratio", ratio=ratio)
-    found = _MACS.fullmatch(target.replace(" ", "")) if isinstance(target, str) else None
-    if found is None or not 0.0 < float(found[1]) < 1.0:
-        raise ConfigError(f"target {target!r} is not understood", 'write "macs=0.5x", the share of MACs to keep')
-    return MacsBudget(name="macs", keep=float(found[1]))
 
 
 def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, criterion: str) -> NDArray[np.float32]:

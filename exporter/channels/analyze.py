@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeslim.errors import EdgeslimError, UnsupportedGraphError, first_line
 
-from .context import Channels, CountRewrite, IndexRewrite, operand, place, static_size
+from .context import Channels, CountRewrite, IndexRewrite, SumSite, operand, place, static_size
 from .families import Family, find_families
 from .labels import Axis, Flags, Ids, Labels
 from .rules import RULES
@@ -47,6 +48,8 @@ class ChannelMap:
     initializer_axes: dict[str, list[Axis | None]]
     masked: frozenset[tuple[str, int]]
     rewrites: tuple[CountRewrite | IndexRewrite, ...]
+    sums: tuple[SumSite, ...]
+    """Where channels are summed over; see `constants` of analyze."""
     layers: tuple[LayerWidth, ...]
     pinned: dict[int, str]
     value_ids: dict[str, tuple[Ids | None, ...]] = field(repr=False)
@@ -79,15 +82,19 @@ class ChannelMap:
         return alive[self.labels.find(np.arange(len(self.labels)))]
 
 
-def analyze(model: ir.Model, parameters: Collection[str] | None = None) -> ChannelMap:
+def analyze(
+    model: ir.Model, parameters: Collection[str] | None = None, *, constants: Literal["pin", "record"] = "pin"
+) -> ChannelMap:
     """Find the prunable units of a graph.
 
     parameters: initializers that can be masked (a module's `state_dict` names); all but single numbers where None.
+    constants: a unit that would arrive at a sum as a non-zero constant stays ("pin"), or is offered all the same
+    ("record"): then cutting it is exact only after it has been folded into every sum of `ChannelMap.sums`.
     Raises UnsupportedGraphError for a graph that breaks the rules of ONNX.
     """
     graph = model.graph
     maskable = frozenset(_tensors(graph) if parameters is None else parameters)
-    channels = Channels(maskable)
+    channels = Channels(maskable, record_constants=constants == "record")
     layers: list[LayerWidth] = []
     for node in _nodes(graph):
         reason = _apply_rule(node, channels)
@@ -108,6 +115,7 @@ def analyze(model: ir.Model, parameters: Collection[str] | None = None) -> Chann
         initializer_axes=channels.initializer_axes,
         masked=frozenset(channels.masked),
         rewrites=tuple(channels.rewrites),
+        sums=tuple(channels.sums),
         layers=tuple(layers),
         pinned=pinned,
         value_ids=_value_ids(graph, channels),
@@ -138,6 +146,7 @@ def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
 
 def _apply_rule(node: ir.Node, channels: Channels) -> str | None:
     """Run the node's rule; where there is none or it declines, pin what it reads and return why."""
+    channels.node = node
     known = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     try:
         problem = "no rule for this operator" if known is None else known(node, channels)

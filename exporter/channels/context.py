@@ -45,17 +45,30 @@ class IndexRewrite:
     ids: Ids
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumSite:
+    """A node that sums over these labels, ids: (n,) int64: one may leave if it is zero there, or is folded into it."""
+
+    node: ir.Node
+    ids: Ids
+
+
 class Channels:
     """Labels of one graph while it is analysed.
 
     `maskable` names the initializers that the trainer can set to zero (the parameters of the module).
+    record_constants: do not pin what would arrive at a sum as a non-zero constant; the caller sees to it (`sums`).
     """
 
-    def __init__(self, maskable: frozenset[str]) -> None:
+    def __init__(self, maskable: frozenset[str], record_constants: bool = False) -> None:
         self.labels = Labels()
         self.rewrites: list[CountRewrite | IndexRewrite] = []
         self.masked: set[tuple[str, int]] = set()
         self.initializer_axes: dict[str, Axes] = {}
+        self.sums: list[SumSite] = []
+        self.node: ir.Node | None = None
+        """The node whose rule runs."""
+        self._record_constants = record_constants
         self._maskable = maskable
         self._axes: dict[ir.Value, Axes] = {}
         self._free: set[int] = set()
@@ -130,9 +143,14 @@ class Channels:
         """Sum over the two axes: an index may leave both, if what it contributes, a product, is zero."""
         self.unite(x, weight, reason)
         if x is not None and weight is not None:
-            zero = x.zero | weight.zero
-            if not np.all(zero):
-                self.labels.pin(x.ids[~zero], f"{reason}, where it would arrive as a non-zero constant")
+            self.sum_over(x.ids, x.zero | weight.zero, reason)
+
+    def sum_over(self, ids: Ids, zero: Flags, reason: str) -> None:
+        """These labels end in a sum: what is not zero there once masked stays, or is left to who asked to record."""
+        if self.node is not None:
+            self.sums.append(SumSite(node=self.node, ids=ids))
+        if not self._record_constants and not np.all(zero):
+            self.labels.pin(ids[~zero], f"{reason}, where it would arrive as a non-zero constant")
 
     def mask(self, value: ir.Value | None, axis: int) -> Flags | bool:
         """Ask that cut indices of a parameter's axis be set to zero.

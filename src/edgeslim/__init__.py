@@ -2,6 +2,7 @@
 
     pruned = edgeslim.prune(module, example, ratio=0.5)      PrunedModel: module, plan, coverage, compact()
     edgeslim.export(pruned, "out.bundle")                    the certificate is inside; raises CertificateError
+    edgeslim.slim_onnx("in.onnx", "out.onnx")                any ONNX file without its dead channels; Coverage
     edgeslim.runtime.load("out.bundle").run(frame)           numpy and one inference engine, never torch
     edgeslim.bench.measure("out.bundle", "dense.bundle")     BenchResult
 
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
     from .exporter import export
     from .trainer.prune import prune
     from .trainer.pruned import PrunedModel, load_compact
+    from .trainer.slim import slim_onnx
 
-__all__ = ["PrunedModel", "bench", "export", "exporter", "load_compact", "prune", "runtime", "trainer"]
+__all__ = ["PrunedModel", "bench", "export", "exporter", "load_compact", "prune", "runtime", "slim_onnx", "trainer"]
 
 _HOME = {
     "PrunedModel": "trainer.pruned",
     "export": "exporter.export",
     "load_compact": "trainer.pruned",
     "prune": "trainer.prune",
+    "slim_onnx": "trainer.slim",
 }
 
 

@@ -1,6 +1,6 @@
 """Scores that say which units matter."""
 
 from .registry import CRITERIA, Criterion, criterion
-from .units import units
+from .units import Scored, units
 
-__all__ = ["CRITERIA", "Criterion", "criterion", "units"]
+__all__ = ["CRITERIA", "Criterion", "Scored", "criterion", "units"]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pruned import PrunedModel
-from .units import mean_over_units
+from .units import Scored, mean_over_units
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +16,7 @@ class L1:
 
     name: str = "l1"
 
-    def score(self, net: PrunedModel, images: NDArray[np.float32]) -> NDArray[np.float64]:
+    def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """One score per unit, in the order of `units(channels)`, higher = keep. images are not looked at."""
         weights = net.graph.graph.initializers
         observed = []

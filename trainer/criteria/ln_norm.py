@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from edgeslim.exporter.feature_maps import find_feature_maps, run_feature_maps
 
-from ..pruned import PrunedModel
-from .units import mean_over_units
+from .units import Scored, mean_over_units
 
 LARGEST_N = 64.0
 """Above it the power mean is the maximum to single precision."""
@@ -32,7 +31,7 @@ class LnNorm:
 
     name: str = "ln_norm"
 
-    def score(self, net: PrunedModel, images: NDArray[np.float32]) -> NDArray[np.float64]:
+    def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """One score per unit, in the order of `units(channels)`, higher = keep. images: (N, C, H, W) normalised."""
         maps = find_feature_maps(net.channels)
         orders = [order_of_depth(m.depth, m.depths) for m in maps]

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import ConfigError
 
-from ..pruned import PrunedModel
 from .l1 import L1
 from .ln_norm import LnNorm
+from .units import Scored
 
 
 class Criterion(Protocol):
@@ -22,7 +22,7 @@ class Criterion(Protocol):
         """How a recipe calls it."""
         ...
 
-    def score(self, net: PrunedModel, images: NDArray[np.float32]) -> NDArray[np.float64]:
+    def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """One score per unit, in the order of `units(channels)`, higher = keep. images: (N, C, H, W) normalised."""
         ...
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.channels.families import Unit
 from edgeslim.exporter.channels.labels import Ids
+
+
+class Scored(Protocol):
+    """What a criterion looks at: the analysis, and the analysed graph with the weights of the moment."""
+
+    @property
+    def graph(self) -> ir.Model: ...
+    @property
+    def channels(self) -> ChannelMap: ...
 
 
 def units(channels: ChannelMap) -> list[Unit]:

@@ -55,6 +55,5 @@ def _join(
         # Rows of a parameter that feed the output are its producers.
         masks = [channels.mask(v, i) for (v, i), a in zip(places, carried) if a is not None and a.source is not None]
         return found[0].with_zero(reduce(np.logical_or, masks, zero))
-    if not np.all(zero):
-        channels.labels.pin(found[0].ids[~zero], f"summed over {reason}, where it would arrive as a non-zero constant")
+    channels.sum_over(found[0].ids, zero, f"summed over {reason}")
     return None

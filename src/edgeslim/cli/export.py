@@ -1,4 +1,4 @@
-"""`edgeslim export`: a bundle from a run that has been trained."""
+"""`edgeslim export`: a bundle from a run that has been trained, or a smaller ONNX file from one of any origin."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from . import tables
 from .options import Json
 from .screen import open_progress, out, print_json
 
-RunArgument = Annotated[Path, typer.Argument(help="The directory of a run made by `compress`.", metavar="RUN")]
-BundlePath = Annotated[Path, typer.Argument(help="Where the bundle is written.", metavar="BUNDLE")]
+RunArgument = Annotated[
+    Path, typer.Argument(help="The directory of a run made by `compress`; with --onnx a model file.", metavar="RUN")
+]
+BundlePath = Annotated[
+    Path, typer.Argument(help="Where the bundle, with --onnx the smaller model, is written.", metavar="BUNDLE")
+]
 
 
 def run(
@@ -22,9 +26,31 @@ def run(
     dense: Annotated[bool, typer.Option("--dense", help="The dense net instead of the pruned one.")] = False,
     archive: Annotated[bool, typer.Option("--archive", help="A single file instead of a directory.")] = False,
     no_simplify: Annotated[bool, typer.Option("--no-simplify", help="Leave the graph as it was traced.")] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="RUN and BUNDLE are ONNX files: take the dead channels out of any model.")
+    ] = False,
+    ratio: Annotated[float | None, typer.Option(help="With --onnx: cut this fraction of all channels too.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="With --onnx: cut to this share of the work, such as macs=0.5x.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="With --onnx: an .npz file of real inputs, to choose and correct by.", metavar="FRAMES.npz"),
+    ] = None,
+    width_multiple: Annotated[int, typer.Option(min=1, help="With --onnx: the step in which widths are useful.")] = 1,
     json: Json = False,
 ) -> None:
-    """Write the bundle of a finished RUN again, from its checkpoints, with a new certificate."""
+    """Write the bundle of a finished RUN again, from its checkpoints, with a new certificate.
+
+    With --onnx: write the model file RUN without its dead channels to BUNDLE.
+    """
+    if onnx:
+        if dense or archive or no_simplify:
+            raise typer.BadParameter("--dense, --archive and --no-simplify belong to a RUN, not to --onnx")
+        _slim(run, bundle, ratio, target, calibration, width_multiple, json)
+        return
+    if ratio is not None or target is not None or calibration is not None or width_multiple != 1:
+        raise typer.BadParameter("--ratio, --target, --calibration and --width-multiple need --onnx")
     from edgeslim.runtime import read_bundle
     from edgeslim.trainer.reexport import export_run
 
@@ -37,3 +63,35 @@ def run(
         return
     out.print(tables.certificate_line(manifest.certificate), highlight=False)
     out.print(f"bundle  {path}", highlight=False, soft_wrap=True)
+
+
+def _slim(
+    source: Path,
+    out_path: Path,
+    ratio: float | None,
+    target: str | None,
+    calibration: Path | None,
+    width_multiple: int,
+    json: bool,
+) -> None:
+    from edgeslim import schema
+    from edgeslim.trainer.calibration import read_calibration
+    from edgeslim.trainer.slim import slim_file
+
+    report = slim_file(
+        source,
+        out_path,
+        ratio=ratio,
+        target=target,
+        calibration=None if calibration is None else read_calibration(calibration),
+        width_multiple=width_multiple,
+    )
+    if json:
+        print_json(schema.dumps(report))
+        return
+    out.print(tables.slim_table(report))
+    out.print(tables.coverage_table(report.coverage))
+    out.print(tables.certificate_table(report.certificate))
+    if report.output_error is not None:
+        out.print(tables.correction_line(report), highlight=False)
+    out.print(f"model  {report.path}", highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeslim.runtime.certificate import Certificate
     from edgeslim.runtime.manifest import LayerCoverage, TensorSpec
     from edgeslim.trainer.outcome import Net, Outcome
+    from edgeslim.trainer.slim import SlimReport
 
 
 def outcome_table(outcome: Outcome) -> Table:
@@ -89,6 +90,32 @@ def coverage_table(coverage: Iterable[LayerCoverage]) -> Table:
         why = Text(layer.reason, "yellow") if layer.reason else Text(layer.family or "")
         table.add_row(Text(layer.layer), layer.operator, str(layer.width_before), str(layer.width_after), why)
     return table
+
+
+def slim_table(report: SlimReport) -> Table:
+    """A model file before and after, one figure a row."""
+    title = f"{report.dead} dead units removed" + (
+        f", {report.cut} more cut" if report.output_error is not None else ""
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table.add_column("")
+    for name in ("before", "after", "change"):
+        table.add_column(name, justify="right")
+    for label in ("parameters", "macs", "weight_bytes", "file_bytes"):
+        old, new = getattr(report.before, label), getattr(report.after, label)
+        name = {"macs": "MACs", "parameters": "parameters"}.get(label, label.replace("_", ", "))
+        table.add_row(name, _cell("{:,}", old), _cell("{:,}", new), _factor(old, new))
+    table.add_row("opset", str(report.before.opset), str(report.after.opset), "")
+    return table
+
+
+def correction_line(report: SlimReport) -> str:
+    """How far the cut net's outputs are from the original's, and what the correction bought."""
+    corrected = sum(not c.skipped for c in report.corrections)
+    line = f"outputs differ from the uncut net's by {report.output_error:.1%}"
+    if corrected:
+        line += f"; {report.uncorrected_error:.1%} without the least-squares correction of {corrected} layers"
+    return line + ". Measure the accuracy before you ship this net"
 
 
 def certificate_line(certificate: Certificate) -> str:

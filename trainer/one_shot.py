@@ -1,0 +1,131 @@
+"""Cut a net once, without training: score, choose, silence, correct, remove.
+
+Scores come from the feature maps of calibration inputs where there are some, from the weights otherwise. What was cut
+is then made up for by least squares (correction), and only kept corrected if the outputs of the whole net come nearer
+to what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeslim.errors import ConfigError, InvariantError
+from edgeslim.exporter.channels import ChannelMap, analyze
+from edgeslim.exporter.foreign.feeds import Arrays, InputSpec, open_session
+from edgeslim.exporter.passes.remove_channels import remove_channels
+from edgeslim.exporter.plan import plan_from_cut
+from edgeslim.exporter.weights import with_weights
+
+from .budget import WidthLimits, build_budget
+from .correction import Correction, correct
+from .criteria import criterion
+from .recipe import BudgetSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is to be cut beyond dead channels."""
+
+    budget: BudgetSpec
+    limits: WidthLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneShot:
+    """A pruned net: masked and compact, what corrected it, and how far both forms are from the original."""
+
+    masked: ir.Model
+    compact: ir.Model
+    units: int
+    corrections: tuple[Correction, ...]
+    error: float
+    uncorrected: float
+
+
+def cut_once(
+    model: ir.Model, wish: Wish, specs: tuple[InputSpec, ...], probes: Sequence[Arrays], calibration: Sequence[Arrays]
+) -> OneShot:
+    """Choose, silence, correct, remove.
+
+    probes: full sets of random graph inputs, the first at the size at which MACs are counted; calibration: real ones,
+    may be empty. Raises BudgetError, ConfigError.
+    """
+    channels = analyze(model)
+    if len(specs) > 1 and wish.budget.name == "macs":
+        raise ConfigError("MACs are counted for nets with one input", "give ratio instead of target")
+    shape = tuple(probes[0][specs[0].name].shape)
+    scored = _Scored(model, channels)
+    images = _images(specs, calibration)
+    score = criterion("ln_norm" if images is not None else "l1").score(
+        scored, images if images is not None else np.empty(0, np.float32)
+    )
+    cut = (
+        build_budget(wish.budget, wish.limits, channels, shape).select(channels, score)
+        if channels.families
+        else frozenset[int]()
+    )
+    plan = plan_from_cut(channels, cut)
+    masked = with_weights(model, {name: plan.mask(name, _weight(model, name)) for name in plan.initializers})
+    judges = calibration or probes
+    plain = _distance(masked, model, judges)
+    best, corrections, error = masked, tuple[Correction, ...](), plain
+    if calibration and cut:
+        corrected, corrections = correct(model, masked, channels, cut, calibration)
+        found = _distance(corrected, model, judges)
+        if found < plain:
+            best, error = corrected, found
+        else:
+            corrections = tuple(
+                Correction(layer=c.layer, skipped=c.skipped or "the whole net did not gain") for c in corrections
+            )
+    compact = remove_channels(best, channels, cut) if cut else best
+    for old, new in zip(model.graph.outputs, compact.graph.outputs):  # outputs keep their widths
+        new.shape, new.type = old.shape, old.type
+    return OneShot(
+        masked=best, compact=compact, units=len(cut), corrections=corrections, error=error, uncorrected=plain
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """What criteria look at."""
+
+    graph: ir.Model
+    channels: ChannelMap
+
+
+def _images(specs: tuple[InputSpec, ...], calibration: Sequence[Arrays]) -> NDArray[np.float32] | None:
+    """Calibration images for a criterion that looks at feature maps; None for nets that do not take them one by one."""
+    lead = specs[0]
+    one_by_one = bool(lead.shape) and (lead.shape[0] == 1 or not isinstance(lead.shape[0], int))
+    if not calibration or len(specs) > 1 or lead.dtype != np.float32 or not one_by_one:
+        return None
+    return np.concatenate([np.asarray(a[lead.name], np.float32) for a in calibration])
+
+
+def _distance(model: ir.Model, reference: ir.Model, inputs: Sequence[Arrays]) -> float:
+    """|outputs - reference's| / |reference's| over all inputs."""
+    new, old = (
+        open_session(ir.to_proto(model).SerializeToString(), "the masked graph"),
+        open_session(ir.to_proto(reference).SerializeToString(), "the graph"),
+    )
+    total = size = 0.0
+    for given in inputs:
+        for a, b in zip(new.run(None, dict(given)), old.run(None, dict(given))):
+            if np.asarray(b).dtype.kind != "f":
+                continue
+            total += float(np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64)).sum())
+            size += float(np.square(np.asarray(b, np.float64)).sum())
+    return float(np.sqrt(total / max(size, 1e-300)))
+
+
+def _weight(model: ir.Model, name: str) -> NDArray[np.generic]:
+    value = model.graph.initializers[name].const_value
+    if value is None:
+        raise InvariantError(f"initializer {name} has no value")
+    return value.numpy()
