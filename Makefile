@@ -26,7 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV), which takes a while the first time"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --group dev --editable '.[all]' || { rm -f $(PENDING); exit 1; }
+	    --group dev --editable '.[all]' && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps \
+	    --upgrade --target $(VENV)/zoo --group zoo || { rm -f $(PENDING); exit 1; }
 	@mv $(PENDING) $@ && touch $@
 
 demo: setup  ## the main job on built-in data: train, prune, prove, measure, report

@@ -29,12 +29,20 @@ def remove_channels(model: ir.Model, channels: ChannelMap, cut: Collection[int])
     compact, living = model.clone(), channels.living(cut)
     _shrink_initializers(compact, channels, living)
     _recount(compact, channels, living)
-    for node in compact.graph:
-        for value in node.outputs:
-            value.shape = None  # inferred anew: the old widths are wrong now
-    common.ShapeInferencePass()(compact)
+    _resize_values(compact, channels, living)
     common.RemoveUnusedNodesPass()(compact)
     return compact
+
+
+def _resize_values(model: ir.Model, channels: ChannelMap, living: Flags) -> None:
+    """State the new widths of all values. They are counted, not inferred: inference stops at some operators."""
+    for node in model.graph:
+        for value in node.outputs:
+            axes = channels.value_ids.get(value.name or "")
+            if axes is not None and value.shape is not None:
+                value.shape = ir.Shape(
+                    size if ids is None else int(living[ids].sum()) for size, ids in zip(value.shape, axes)
+                )
 
 
 def _shrink_initializers(model: ir.Model, channels: ChannelMap, living: Flags) -> None:

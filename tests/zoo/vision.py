@@ -1,13 +1,15 @@
 """torchvision's nets with random weights, at the smallest input they take.
 
-torchvision's wheel may not fit the torch that is installed (its compiled operators need the same build). None of these
-nets uses those operators, but importing torchvision registers fake kernels for two of them, so these two are declared
-here where the compiled ones do not load.
+torchvision is installed in a folder of its own, for other packages import whatever torchvision they find, and its wheel
+may not fit the torch that is installed (its compiled operators need the same build). None of these nets uses those
+operators, but importing torchvision registers fake kernels for two of them, so these two are declared here where the
+compiled ones do not load.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ from torch import nn
 
 LARGEST = 500_000_000
 """Parameters; the two larger nets do not fit into one 2 GiB protobuf message with their weights."""
+
+
+sys.path.append(str(Path(sys.prefix) / "zoo"))
 
 
 def _declare_operators() -> torch.library.Library | None:

@@ -15,11 +15,9 @@ from .regroup import check_entries
 def pool(node: ir.Node, channels: Channels) -> str | None:
     """Axis 1 passes; a pool of zeros is zero (padding is ignored by maxima, zero in averages)."""
     x = operand(node, 0)
-    if any(axis is not None for axis in channels.axes(x)[2:]):
-        return "channels on a pooled axis"
     if len(node.outputs) > 1 and any(o.uses() for o in node.outputs[1:]):
         return "indices of maxima are used"
-    channels.set(node.outputs[0], channels.axes(x))
+    channels.set(node.outputs[0], _only_channels(node, x, channels))
     return None
 
 
@@ -45,9 +43,9 @@ def upsample(node: ir.Node, channels: Channels) -> str | None:
     scales = channels.constant(node.inputs[1] if len(node.inputs) > 1 else None)
     if scales is None:
         return "scales unknown" if channels.labelled(x) else None
-    if any(a is not None and s != 1.0 for a, s in zip(channels.axes(x), np.ravel(scales))):
+    if any(a is not None and s != 1.0 for a, s in zip(channels.axes(x)[:2], np.ravel(scales))):
         return "resizes channels"
-    channels.set(node.outputs[0], channels.axes(x))
+    channels.set(node.outputs[0], _only_channels(node, x, channels))
     return None
 
 
@@ -55,7 +53,7 @@ def upsample(node: ir.Node, channels: Channels) -> str | None:
 def resize(node: ir.Node, channels: Channels) -> str | None:
     """Interpolates space: the channel axis must keep its length, given as scale 1 or as its own size."""
     x = operand(node, 0)
-    axes = channels.axes(x)
+    axes = _only_channels(node, x, channels)
     outside = "extrapolation_value" in node.attributes and node.attributes["extrapolation_value"].as_float() != 0
     if "axes" in node.attributes:
         resized = {a % len(axes) for a in node.attributes["axes"].as_ints()}
@@ -77,3 +75,9 @@ def resize(node: ir.Node, channels: Channels) -> str | None:
                 return "resizes channels"
     channels.set(node.outputs[0], [a.with_zero(False) if a is not None and outside else a for a in axes])
     return None
+
+
+def _only_channels(node: ir.Node, x: ir.Value, channels: Channels) -> Axes:
+    """The axes of an image whose height and width are about to change: what is carried there stays whole."""
+    channels.pin_but_channels(x, f"an axis of the image in {place(node)}")
+    return [a if i == 1 else None for i, a in enumerate(channels.axes(x))]
