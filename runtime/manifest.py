@@ -103,7 +103,11 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCoverage:
-    """What became of one layer's output channels; `reason` says why a layer stayed as it was."""
+    """What became of one layer's output channels.
+
+    reason: why the layer stayed as it was, with the operator and the node. kind: the same without the nodes' names, for
+    counting.
+    """
 
     layer: str
     operator: str
@@ -111,6 +115,7 @@ class LayerCoverage:
     width_after: int
     family: str | None = None
     reason: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,34 +26,49 @@ class Coverage(tuple[LayerCoverage, ...]):
         for layer in self:
             if layer.width_after < layer.width_before:
                 cut += 1
-            elif layer.reason:
-                kinds[layer.reason] += 1
             else:
-                kinds["kept whole by the plan"] += 1
+                kinds[layer.kind or "kept whole by the plan"] += 1
         kept = sum(kinds.values())
-        why = ", ".join(f"{n}: {reason}" for reason, n in kinds.most_common(3))
-        more = f", and {len(kinds) - 3} more reasons" if len(kinds) > 3 else ""
-        return f"pruned {cut} of {len(self)} layers" + (f"; {kept} kept ({why}{more})" if kept else "")
+        why = "; ".join(f"{n} {kind}" for kind, n in kinds.most_common(3))
+        more = f"; and {len(kinds) - 3} more reasons" if len(kinds) > 3 else ""
+        return f"pruned {cut} of {len(self)} layers" + (f"; {kept} kept: {why}{more}" if kept else "")
 
 
 def coverage(channels: ChannelMap, cut: Collection[int] = ()) -> Coverage:
     """The report for a plan that cuts the units with the root labels `cut`."""
     families = {label: family.name for family in channels.families for label in family.labels.tolist()}
     living = channels.living(cut)
-    return Coverage(_describe(layer, channels, living, families) for layer in channels.layers)
+    values = {value.name for node in channels.model.graph for value in node.outputs if value.name}
+    return Coverage(_describe(layer, channels, living, families, values) for layer in channels.layers)
 
 
-def _describe(layer: LayerWidth, channels: ChannelMap, living: Flags, families: dict[int, str]) -> LayerCoverage:
+def _describe(
+    layer: LayerWidth, channels: ChannelMap, living: Flags, families: dict[int, str], values: set[str]
+) -> LayerCoverage:
     roots = channels.labels.find(layer.ids).tolist()
     names = dict.fromkeys(families[r] for r in roots if r in families)
     reasons = dict.fromkeys(channels.pinned[r] for r in roots if r in channels.pinned)
     width = layer.width
     gone = int(np.count_nonzero(~living[layer.ids])) if roots else 0
+    reason = "; ".join(reasons) or layer.fixed_reason or None
     return LayerCoverage(
         layer=layer.layer,
         operator=layer.operator,
         width_before=width,
         width_after=width - gone,
         family=", ".join(names) or None,
-        reason="; ".join(reasons) or layer.fixed_reason or None,
+        reason=reason,
+        kind=None if reason is None else _without(values, reason),
     )
+
+
+def _without(values: set[str], reason: str) -> str:
+    """A reason without the nodes it names: "read by Conv conv2d_7, where ..." becomes "read by Conv, where ..."."""
+    kept: list[str] = []
+    for word in reason.split(" "):
+        bare = word.rstrip(",;:")
+        if bare in values and kept:
+            kept[-1] += word[len(bare) :]
+        else:
+            kept.append(word)
+    return " ".join(kept)

@@ -144,7 +144,7 @@ def test_width_as_a_number_stays_exact() -> None:
 def test_nothing_to_prune() -> None:
     model = PrunedModel.from_module(nets.Fixed(), torch.randn(1, 3, 32, 32))
     assert model.channels.families == ()
-    assert model.coverage.summary.startswith("pruned 0 of 1 layers; 1 kept (1: graph output")
+    assert model.coverage.summary.startswith("pruned 0 of 1 layers; 1 kept: 1 graph output")
 
 
 @pytest.mark.slow

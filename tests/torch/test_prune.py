@@ -96,7 +96,7 @@ def test_a_ratio_cuts_that_share_of_every_family() -> None:
         ("b.0.weight", 8, 4),
         ("head.weight", 2, 2),
     ]
-    assert pruned.coverage.summary.startswith("pruned 2 of 3 layers; 1 kept (1: graph output")
+    assert pruned.coverage.summary.startswith("pruned 2 of 3 layers; 1 kept: 1 graph output")
 
 
 def test_the_smallest_kernels_go() -> None:

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from edgeslim.exporter.channels import analyze
+from edgeslim.exporter.channels.coverage import coverage
 
 SIZED_BY_A_WIDTH = """
 <ir_version: 10, opset_import: ["" : 18]>
@@ -42,3 +43,48 @@ def test_a_width_that_sizes_an_image_stays() -> None:
     reasons = {layer.layer: {channels.pinned.get(i) for i in layer.ids.tolist()} for layer in channels.layers}
     (reason,) = reasons["stem"]
     assert reason is not None and "its width sizes another tensor in Resize r" in reason
+
+
+def test_the_summary_counts_reasons_and_leaves_the_names_of_nodes_out() -> None:
+    """Two convolutions that feed two layer norms stay for one reason, and each says for itself which norm it is."""
+    text = """
+    <ir_version: 10, opset_import: ["" : 18]>
+    net (float[1, 3, 8, 8] x) => (float[1, 2, 8, 8] y, float[1, 4, 8, 8] z)
+    {
+      a = Conv (x, stem)
+      b = Relu (a)
+      c = Conv (b, one)
+      d = Transpose <perm = [0, 2, 3, 1]> (c)
+      e = LayerNormalization <axis = -1> (d, gamma)
+      f = Conv (b, two)
+      g = Transpose <perm = [0, 2, 3, 1]> (f)
+      h = LayerNormalization <axis = -1> (g, gamma)
+      i = Add (e, h)
+      j = Transpose <perm = [0, 3, 1, 2]> (i)
+      y = Conv (j, head)
+      z = Conv (b, other)
+    }
+    """
+    rng = np.random.default_rng(0)
+    shapes = {"stem": (6, 3, 1, 1), "one": (5, 6, 1, 1), "two": (5, 6, 1, 1), "gamma": (5,), "head": (2, 5, 1, 1)}
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.extend(
+        onnx.numpy_helper.from_array(rng.standard_normal(shape, np.float32), name)
+        for name, shape in {**shapes, "other": (4, 6, 1, 1)}.items()
+    )
+    channels = analyze(ir.from_proto(onnx.shape_inference.infer_shapes(proto)))
+    report = coverage(channels, [int(channels.families[0].labels[0])])
+    assert report.summary == (
+        "pruned 1 of 5 layers; 4 kept: 2 normalised over channels by LayerNormalization; 2 graph output"
+    )
+    reasons = {layer.layer: layer.reason for layer in report}
+    assert reasons["one"] == "normalised over channels by LayerNormalization e"
+    assert reasons["other"] == "graph output z"
+    kinds = {layer.layer: layer.kind for layer in report}
+    assert kinds == {
+        "stem": None,
+        "one": "normalised over channels by LayerNormalization",
+        "two": "normalised over channels by LayerNormalization",
+        "head": "graph output",
+        "other": "graph output",
+    }
