@@ -186,11 +186,19 @@ def _layer(node: ir.Node, channels: Channels, reason: str | None) -> LayerWidth 
     out = next((a for a in carried if a is not None), None)
     if node.op_type == "MatMul" and not _comes_from_initializer(weight):
         return None
-    name = weight.name or node.name or ""
+    name = _behind(weight).name or node.name or ""
     ids = np.empty(0, np.int64) if out is None else out.ids
     fixed = "" if out is not None else (reason or "a width of 1 cannot shrink")
     width = len(ids) or static_size(output, 1 if node.op_type.startswith("Conv") else -1) or 0
     return LayerWidth(layer=name, operator=node.op_type, width=width, ids=ids, fixed_reason=fixed)
+
+
+def _behind(value: ir.Value) -> ir.Value:
+    """The parameter a weight is made from, through a Transpose or DequantizeLinear; itself if it is computed."""
+    producer = value.producer()
+    if producer is None or not producer.inputs or producer.inputs[0] is None or not _comes_from_initializer(value):
+        return value
+    return _behind(producer.inputs[0])
 
 
 def _comes_from_initializer(value: ir.Value) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..context import Axes, Channels, operand, place, rank
+from ..context import Axes, Channels, operand, place, rank, static_size
 from ..labels import Axis
 from .registry import rule
 
@@ -26,7 +26,7 @@ def quantize(node: ir.Node, channels: Channels) -> str | None:
     if rank(scale) > 1:
         return "scales on several axes"
     axes: Axes = list(channels.label_integers(x) if x.is_initializer() else channels.axes(x))
-    if rank(scale) == 1 and axes:
+    if rank(scale) == 1 and static_size(scale, 0) != 1 and axes:
         axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else 1) % len(axes)
         for parameter in (scale, point):
             if parameter is not None and rank(parameter) == 1:
