@@ -9,7 +9,6 @@ the graph is dynamic. A stage that fails raises CertificateError and nothing is 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from .certificate import Probe, References, Tolerance, certify, random_probe, re
 from .channels import ChannelMap
 from .channels.coverage import coverage
 from .cost import count_macs, count_parameters, count_weight_bytes
+from .export_arguments import check_frames, check_net, check_words, colours, numbers
 from .graph_runner import runner_from_graph
 from .passes.embed_preprocess import embed_preprocess
 from .passes.remove_channels import remove_channels
@@ -98,10 +98,15 @@ def export(
     where absent.  frames: real frames for the certificate and the golden vectors; random ones where there are none.
     Raises CertificateError if any form of the net differs, ExportError or UnsupportedGraphError if there is none.
     """
-    mean, std = _colours("mean", mean), _colours("std", std)
-    _check_arguments(pruned, std, size_multiple, size, frames)
-    metrics = _numbers(metrics or {})
-    _check_words(files or {}, provenance or {}, classes)
+    if not hasattr(pruned, "references"):
+        raise ExportError(
+            f"export was given a {type(pruned).__name__}",
+            "give a PrunedModel, made by prune() or PrunedModel.from_module()",
+        )
+    mean, std, metrics = colours("mean", mean), colours("std", std), numbers(metrics or {})
+    check_net(pruned.input_shape, std)
+    check_frames(pruned.input_shape, size_multiple, size, frames)
+    check_words(files or {}, (PLAN, GOLDEN), provenance or {}, classes)
     bench_size = size or (pruned.input_shape[2], pruned.input_shape[3])
     compiled = compile_graph(pruned, mean, std, simplify_graph)
     cases = _frame_batches(frames, pruned, bench_size)
@@ -137,70 +142,6 @@ def export(
     )
     content = {**(files or {}), PLAN: pruned.plan.to_json().encode(), spec.file: golden}
     return write_bundle(path, model=model, manifest=manifest, files=content, archive=archive)
-
-
-def _check_arguments(
-    pruned: Exportable,
-    std: tuple[float, ...],
-    size_multiple: int,
-    size: tuple[int, int] | None,
-    frames: Frames,
-) -> None:
-    """Raise ExportError for what a caller can get wrong."""
-    if not hasattr(pruned, "references"):
-        raise ExportError(
-            f"export was given a {type(pruned).__name__}",
-            "give a PrunedModel, made by prune() or PrunedModel.from_module()",
-        )
-    shape = pruned.input_shape
-    if len(shape) != 4 or shape[1] != 3:
-        raise ExportError(f"the net was traced on {shape}; a bundle holds nets on RGB images (N, 3, H, W)")
-    if min(std) <= 0:
-        raise ExportError(f"std is {std}; it divides, so it must be above 0", "0.25 is usual for photographs")
-    wanted = size or (shape[2], shape[3])
-    if size_multiple < 1 or min(wanted) < 1 or any(side % size_multiple for side in wanted):
-        raise ExportError(
-            f"frames of {wanted[0]} x {wanted[1]} do not fit size_multiple {size_multiple}",
-            "give the multiple that the net's strides demand, and a size divisible by it",
-        )
-    for frame in frames:
-        if not isinstance(frame, np.ndarray):
-            raise ExportError(f"a frame is a {type(frame).__name__}", "give NumPy arrays (H, W, 3) of uint8")
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-            raise ExportError(f"a frame of {frame.dtype} {frame.shape}; frames are uint8 (H, W, 3)")
-
-
-def _colours(name: str, values: Sequence[float]) -> tuple[float, float, float]:
-    try:
-        red, green, blue = (float(v) for v in values)
-    except (TypeError, ValueError):
-        raise ExportError(f"{name} is {values!r}", "give three numbers: red, green, blue") from None
-    if not all(map(math.isfinite, (red, green, blue))):
-        raise ExportError(f"{name} is {values!r}", "give three finite numbers: red, green, blue")
-    return red, green, blue
-
-
-def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
-    found = {}
-    for name, value in metrics.items():
-        try:
-            found[name] = float(value)
-        except (TypeError, ValueError):
-            raise ExportError(f"metric {name} is {value!r}", "give numbers") from None
-        if not math.isfinite(found[name]):
-            raise ExportError(f"metric {name} is {value}", "leave out what could not be computed")
-    return found
-
-
-def _check_words(files: Mapping[str, bytes], provenance: Mapping[str, str], classes: Sequence[str]) -> None:
-    for name in (PLAN, GOLDEN):
-        if name in files:
-            raise ExportError(f"{name} is written by export, not given in files", "rename yours")
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise ExportError(f"classes is {classes!r}", "give a list of names")
-    for name, value in provenance.items():
-        if not isinstance(value, str):
-            raise ExportError(f"provenance {name} is {value!r}", "give text")
 
 
 def compile_graph(

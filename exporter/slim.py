@@ -67,6 +67,7 @@ def compare_widths(before: Coverage, after: ChannelMap, staying: Mapping[str, st
             width_after=widths.get(layer.layer, layer.width_before),
             family=layer.family,
             reason=layer.reason or (staying or {}).get(layer.layer),
+            kind=layer.kind or (staying or {}).get(layer.layer),
         )
         for layer in before
     )

@@ -24,6 +24,8 @@ from onnx_ir.passes import common
 from edgeslim.errors import UnsupportedGraphError, first_line
 
 from ..passes.fold_constants import fold_constants
+from ..passes.shuffles_to_gathers import shuffles_to_gathers
+from ..passes.slices_to_gathers import slices_to_gathers
 from .quiet import quiet
 from .tensors import LARGEST_BYTES, check_and_load
 
@@ -213,8 +215,15 @@ def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProt
 
 
 def _prepared(model: ir.Model, path: Path) -> ir.Model:
-    """Initializers are no inputs, shapes are inferred, constants are initializers."""
+    """Initializers are no inputs, functions of the file are inlined, shapes inferred, constants initializers."""
     common.RemoveInitializersFromInputsPass()(model)
+    if model.functions:
+        try:
+            common.InlinePass()(model)
+        except Exception as error:  # functions that call themselves, or lack an input
+            raise UnsupportedGraphError(
+                f"{path}: its functions cannot be inlined: {_cause(error)}", _EXPORT_AGAIN
+            ) from error
     _infer(model)
     _refuse_giants(model, path)
     try:
@@ -223,7 +232,7 @@ def _prepared(model: ir.Model, path: Path) -> ir.Model:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _refuse_giants(model, path)
     _infer(model, follow_values=True)
-    return model
+    return shuffles_to_gathers(slices_to_gathers(model))
 
 
 def _infer(model: ir.Model, follow_values: bool = False) -> None:

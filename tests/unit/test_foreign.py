@@ -124,6 +124,29 @@ def test_a_custom_domain_keeps_its_channels(tmp_path: Path) -> None:
     assert "no rule for this operator" in coverage(channels)[0].reason  # type: ignore[operator]
 
 
+def test_functions_of_the_file_are_looked_into(tmp_path: Path) -> None:
+    proto = net("b = my.domain.Double (a)", opset=18, ir_version=8, domains=', "my.domain" : 1')
+    body = onnx.parser.parse_function(
+        '<domain: "my.domain", opset_import: ["" : 18]> Double (p) => (q) { r = Relu (p) q = Add (r, r) }'
+    )
+    proto.functions.append(body)
+    path = saved(proto, tmp_path)
+    given, read = answers(path)
+    np.testing.assert_allclose(read[0], given[0], rtol=1e-5, atol=1e-5)
+    assert [family.width for family in analyze(read_onnx(path)).families] == [8]
+
+
+def test_a_function_that_calls_itself(tmp_path: Path) -> None:
+    proto = net("b = my.domain.Double (a)", opset=18, ir_version=8, domains=', "my.domain" : 1')
+    proto.functions.append(
+        onnx.parser.parse_function(
+            '<domain: "my.domain", opset_import: ["my.domain" : 1]> Double (p) => (q) { q = my.domain.Double (p) }'
+        )
+    )
+    with pytest.raises(UnsupportedGraphError, match=r"net\.onnx"):
+        read_onnx(saved(proto, tmp_path))
+
+
 @pytest.mark.parametrize("condition", ["k = Constant <value = bool {1}> ()", "k = Not (v)"])
 @pytest.mark.parametrize("opset", [11, 18])
 def test_control_flow_keeps_its_channels(tmp_path: Path, opset: int, condition: str) -> None:
