@@ -39,7 +39,8 @@ def coverage(channels: ChannelMap, cut: Collection[int] = ()) -> Coverage:
     families = {label: family.name for family in channels.families for label in family.labels.tolist()}
     living = channels.living(cut)
     values = {value.name for node in channels.model.graph for value in node.outputs if value.name}
-    return Coverage(_describe(layer, channels, living, families, values) for layer in channels.layers)
+    layers = {layer.layer: layer for layer in reversed(channels.layers)}  # one that is used twice is one layer
+    return Coverage(_describe(layer, channels, living, families, values) for layer in reversed(layers.values()))
 
 
 def _describe(
