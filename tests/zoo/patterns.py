@@ -377,16 +377,16 @@ EQUAL: dict[str, Equal] = {
     "aspp": Equal(build=mixed(Aspp), layers=7),
     "c2f": Equal(build=mixed(C2f), layers=6),
     "shufflenet v2 unit": Equal(build=mixed(ShuffleUnit), layers=5),
-    "shared head": Equal(build=SharedHead, layers=4),
+    "shared head": Equal(build=SharedHead, layers=3),
     "two heads": Equal(build=Heads, layers=3),
-    "tied weights": Equal(build=Tied, layers=3),
+    "tied weights": Equal(build=Tied, layers=2),
     "1-D convolution": Equal(build=lambda: Solid(1), layers=2, shape=(1, 3, 64)),
     "3-D convolution": Equal(build=lambda: Solid(3), layers=2, shape=(1, 3, 8, 8, 8)),
     "repvgg": Equal(build=mixed(RepVgg), layers=4),
     "focus, spatial pyramid, lateral join": Equal(build=Focus, layers=3),
     "ghost": Equal(build=mixed(Ghost), layers=4),
     "selective kernels": Equal(build=mixed(Selective), layers=7),
-    "channel half of CBAM": Equal(build=lambda: Between(Cbam(places=False)), layers=6),
+    "channel half of CBAM": Equal(build=lambda: Between(Cbam(places=False)), layers=4),
     "gate per place": Equal(build=lambda: Two(lambda x, y: x * torch.sigmoid(y[:, :1])), layers=2),
     "coordinates": Equal(build=lambda: Between(Coordinates(), 10), layers=2),
     "dilated depthwise with stride": Equal(build=mixed(nn.Conv2d, 8, 8, 3, 2, 2, 2, groups=8), layers=3),
@@ -477,7 +477,9 @@ DECLINED: dict[str, Declined] = {
         build=mixed(nn.GroupNorm, 1, 8), layer=B, reason="a width of 1 cannot shrink"
     ),
     "running sum": Declined(build=lambda: Between(lambda x: x.cumsum(1)), layer=B, reason="CumSum"),
-    "local response norm": Declined(build=mixed(nn.LocalResponseNorm, 3), layer=B, reason="channels on a pooled axis"),
+    "local response norm": Declined(
+        build=mixed(nn.LocalResponseNorm, 3), layer=B, reason="an axis of the image in AveragePool"
+    ),
     "channel attention by sliding": Declined(build=mixed(Eca), layer=B, reason="an axis over which Conv"),
     "places of CBAM": Declined(build=mixed(Cbam), layer=B, reason="reduced by ReduceMean"),
     "added map": Declined(

@@ -146,15 +146,12 @@ def regroup(axes: Axes, before: Sequence[Dim], after: Sequence[Dim], channels: C
     rest = [i for i in range(len(before)) if i not in covered]
     if any(axes[i] is not None for i in rest):
         free = [o for o in range(len(after)) if not any(o in group.outputs for group in groups)]
-        if not (
-            _lead(axes, before, after, rest, free, out, channels)
-            or _trail(axes, before, after, rest, free, out, channels)
-        ):
+        if not any(_across(axes, before, after, rest, free, out, channels, end) for end in (0, -1)):
             return "axes of unknown length around the channels"
     return out
 
 
-def _lead(
+def _across(
     axes: Axes,
     before: Sequence[Dim],
     after: Sequence[Dim],
@@ -162,46 +159,30 @@ def _lead(
     free: list[int],
     out: Axes,
     channels: Channels,
+    end: int,
 ) -> bool:
-    """(C, H, W) -> (g, C/g*H*W) and back with H and W unknown: the first axes alone decide where channels go."""
-    if len(rest) < 2 or len(free) < 2 or any(axes[i] is not None for i in rest[1:]):
+    """Regroup axes of which some lengths are unknown, where those at one end alone decide where the channels go.
+
+    end 0, (C, H, W) -> (g, C/g*H*W) and back: group norms. end -1, (N, C) -> (N*g, C/g) and back: heads of attention.
+    rest, free: the input and output axes that could not be matched. Returns whether the channels found their place.
+    """
+    if len(rest) < 2 or len(free) < 2 or any(axes[i] is not None for i in rest if i != rest[end]):
         return False
-    axis, width, wanted = axes[rest[0]], before[rest[0]], after[free[0]]
+    axis, width, wanted = axes[rest[end]], before[rest[end]], after[free[end]]
     if axis is None or not isinstance(width, int) or not isinstance(wanted, int):
         return False
     if width % wanted == 0 and len(free) == 2:
-        rows = axis.ids.reshape(wanted, -1)
-        channels.labels.unite(rows, rows[:, :1])
-        out[free[0]] = Axis(rows[:, 0], np.asarray(axis.zero.reshape(wanted, -1).all(axis=1), np.bool_))
+
+        def rows(flat: np.ndarray) -> np.ndarray:
+            return flat.reshape(wanted, -1) if end == 0 else flat.reshape(-1, wanted).T
+
+        ids = rows(axis.ids)
+        channels.labels.unite(ids, ids[:, :1])
+        out[free[end]] = Axis(ids[:, 0], np.asarray(rows(axis.zero).all(axis=1), np.bool_))
         return True
     if wanted % width == 0 and len(rest) == 2:
-        out[free[0]] = axis.moved(lambda flat: np.repeat(flat, wanted // width))
-        return True
-    return False
-
-
-def _trail(
-    axes: Axes,
-    before: Sequence[Dim],
-    after: Sequence[Dim],
-    rest: list[int],
-    free: list[int],
-    out: Axes,
-    channels: Channels,
-) -> bool:
-    """(N, C) -> (N*g, C/g) and back with N unknown (heads of attention): the last axes alone decide."""
-    if len(rest) < 2 or len(free) < 2 or any(axes[i] is not None for i in rest[:-1]):
-        return False
-    axis, width, wanted = axes[rest[-1]], before[rest[-1]], after[free[-1]]
-    if axis is None or not isinstance(width, int) or not isinstance(wanted, int):
-        return False
-    if width % wanted == 0 and len(free) == 2:
-        rows = axis.ids.reshape(-1, wanted)
-        channels.labels.unite(rows, rows[:1])
-        out[free[-1]] = Axis(rows[0], np.asarray(axis.zero.reshape(-1, wanted).all(axis=0), np.bool_))
-        return True
-    if wanted % width == 0 and len(rest) == 2:
-        out[free[-1]] = axis.moved(lambda flat: np.tile(flat, wanted // width))
+        spread = np.repeat if end == 0 else np.tile
+        out[free[end]] = axis.moved(lambda flat: np.asarray(spread(flat, wanted // width)))
         return True
     return False
 
