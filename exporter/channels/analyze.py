@@ -181,15 +181,17 @@ def _layer(node: ir.Node, channels: Channels, reason: str | None) -> LayerWidth 
         or node.inputs[1] is None
     ):
         return None
-    weight, output = operand(node, 1), node.outputs[0]
-    carried = channels.axes(output)
-    out = next((a for a in carried if a is not None), None)
+    weight, output, at = operand(node, 1), node.outputs[0], 1 if node.op_type.startswith("Conv") else -1
     if node.op_type == "MatMul" and not _comes_from_initializer(weight):
-        return None
+        weight, at = operand(node, 0), -2  # a parameter on the left makes the rows
+        if not _comes_from_initializer(weight):
+            return None
+    carried = channels.axes(output)
+    out = carried[at] if -len(carried) <= at < len(carried) else None
     name = _behind(weight).name or node.name or ""
     ids = np.empty(0, np.int64) if out is None else out.ids
     fixed = "" if out is not None else (reason or "a width of 1 cannot shrink")
-    width = len(ids) or static_size(output, 1 if node.op_type.startswith("Conv") else -1) or 0
+    width = len(ids) or static_size(output, at) or 0
     return LayerWidth(layer=name, operator=node.op_type, width=width, ids=ids, fixed_reason=fixed)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..context import Axes, Channels, operand, place, static_size
+from ..context import Axes, Channels, operand, place, rank, static_size
 from ..labels import Axis
 from .registry import rule
 
@@ -97,17 +97,17 @@ def gather_nd(node: ir.Node, channels: Channels) -> str | None:
     axes = channels.axes(x)
     if not channels.labelled(x):
         return None
+    depth = static_size(indices, -1)
+    if depth is None or ("batch_dims" in node.attributes and node.attributes["batch_dims"].as_int()):
+        return "indices of unknown depth"
     constant = channels.constant(indices)
-    if constant is None or ("batch_dims" in node.attributes and node.attributes["batch_dims"].as_int()):
-        return "computed indices"
-    depth = constant.shape[-1]
-    picked: Axes = [None] * (constant.ndim - 1)
-    if depth == 1 and constant.ndim == 2 and axes[0] is not None:
+    picked: Axes = [None] * (rank(indices) - 1)
+    if depth == 1 and constant is not None and constant.ndim == 2 and axes[0] is not None:
         where = np.asarray(constant, np.int64).ravel() % len(axes[0])
         picked = [Axis(axes[0].ids[where], axes[0].zero[where])]
         channels.renumber(node, 1, axes[0].ids)
     elif any(a is not None for a in axes[:depth]):
-        return "indices over channels on several axes"
+        return "indices over channels on several axes, or computed ones"
     channels.set(node.outputs[0], [*picked, *axes[depth:]])
     return None
 
