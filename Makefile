@@ -65,7 +65,7 @@ format: setup  ## rewrite the sources in the project's style
 bench: setup  ## measure what the project promises about its own speed
 	$(BIN)/python -m tests.benchmarks
 
-zoo: setup  ## half of the channels of every torchvision CNN: is what is left exact? (half an hour)
+zoo: setup  ## half of the channels of every torchvision CNN: is what is left exact? (long)
 	$(BIN)/python -m tests.zoo --out $(ZOO)
 
 bench-compiler: setup  ## how analysis and removal grow with the net

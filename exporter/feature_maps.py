@@ -19,6 +19,7 @@ from edgeslim.errors import DataError, first_line
 
 from .channels import ChannelMap
 from .channels.labels import Ids
+from .taps import tapped
 
 _PER_CHANNEL = frozenset(
     {
@@ -65,14 +66,8 @@ def run_feature_maps(
     """
     if not maps:
         return
-    tapped = model.clone()
-    values = {v.name: v for n in tapped.graph for v in n.outputs}
     names = [m.value for m in maps]
-    tapped.graph.outputs.clear()
-    tapped.graph.outputs.extend(values[name] for name in dict.fromkeys(names))
-    for output in tapped.graph.outputs:
-        output.type = output.type or ir.TensorType(ir.DataType.FLOAT)
-    session = onnxruntime.InferenceSession(ir.to_proto(tapped).SerializeToString())
+    session = onnxruntime.InferenceSession(tapped(model, list(dict.fromkeys(names))))
     feed = session.get_inputs()[0].name
     for image in images:
         try:

@@ -1,4 +1,4 @@
-"""From a torch module to ONNX IR, names kept: the only room of the exporter that knows torch.
+"""From a torch module to ONNX IR, names kept.
 
 `torch.onnx.export(dynamo=True, optimize=False)` leaves every initializer under its `state_dict` name, which is what
 lets a decision about channels travel between the graph and the module. (`optimize=True` fuses batch norms and

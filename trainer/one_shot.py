@@ -21,7 +21,7 @@ from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.plan import plan_from_cut
 from edgeslim.exporter.weights import with_weights
 
-from .budget import WidthLimits, build_budget
+from .budget import WidthLimits, build_budget, spare_one
 from .correction import Correction, correct
 from .criteria import criterion
 from .recipe import BudgetSpec
@@ -64,11 +64,10 @@ def cut_once(
     score = criterion("ln_norm" if images is not None else "l1").score(
         scored, images if images is not None else np.empty(0, np.float32)
     )
-    cut = (
-        build_budget(wish.budget, wish.limits, channels, shape).select(channels, score)
-        if channels.families
-        else frozenset[int]()
-    )
+    cut = frozenset[int]()
+    if channels.families:
+        budget = build_budget(wish.budget, wish.limits, channels, shape)
+        cut = spare_one(channels, budget.select(channels, score), score)
     plan = plan_from_cut(channels, cut)
     masked = with_weights(model, {name: plan.mask(name, _weight(model, name)) for name in plan.initializers})
     judges = calibration or probes

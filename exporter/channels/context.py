@@ -215,7 +215,10 @@ class Channels:
     def label_integers(self, value: ir.Value) -> Axes:
         """The axes of an initializer of integers that are quantised numbers, not positions or counts."""
         if value.is_initializer() and (value.name or "") not in self.initializer_axes:
+            seen = value in self._axes
             self._axes[value] = self._label(value)
+            if seen:  # somebody has taken its axes for fixed
+                self.pin(value, "read as plain numbers elsewhere")
         return self.axes(value)
 
     def _initializer(self, value: ir.Value) -> Axes:

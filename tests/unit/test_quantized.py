@@ -103,6 +103,19 @@ def test_quantised_weights_scales_and_zero_points_leave_together(tmp_path: Path,
         np.testing.assert_allclose(seen, wanted, rtol=0, atol=1e-6)
 
 
+def test_a_quantised_weight_that_is_read_as_numbers_too_stays(tmp_path: Path) -> None:
+    """Whoever reads it first takes its axes for fixed."""
+    model = quantized(tmp_path, True, QuantType.QInt8)
+    weight = model.graph.initializers["middle_quantized"]
+    reader = ir.node("Shrink", [weight])
+    reader.outputs[0].name, reader.outputs[0].type = "numbers", weight.type
+    reader.outputs[0].shape = weight.shape
+    model.graph.insert_before(next(iter(model.graph)), reader)
+    model.graph.outputs.append(reader.outputs[0])
+    channels = analyze(model)
+    assert "middle_quantized" not in {p.initializer for f in channels.families for p in f.places}
+
+
 def test_weights_whose_zero_is_not_zero_stay(tmp_path: Path) -> None:
     """Masked to 0 they would read as -zero_point * scale."""
     model = quantized(tmp_path, False, QuantType.QUInt8)

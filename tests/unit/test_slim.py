@@ -263,3 +263,33 @@ def test_calibration_files(tmp_path: Path) -> None:
     for name in ("pickled.npy", "text.npz", "cut.npz", "flipped.npz", "absent.npz"):
         with pytest.raises(ConfigError, match="cannot be read"):
             read_calibration(tmp_path / name)
+
+
+def test_no_piece_of_a_split_is_left_without_a_channel(tmp_path: Path) -> None:
+    """Both channels of the first piece matter least: one of them is kept."""
+    proto = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 18]>
+        net (float[n, 3, 8, 8] image) => (float[n, 2, 8, 8] y)
+        <int64[2] sizes = {2, 6}>
+        {
+          a = Conv (image, stem)
+          p, q = Split <axis = 1> (a, sizes)
+          m = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (p)
+          e = Concat <axis = 1> (m, q)
+          y = Conv (e, head)
+        }
+        """
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"stem": (8, 3, 1, 1), "head": (2, 8, 1, 1)}.items():
+        weight = rng.standard_normal(shape).astype(np.float32)
+        weight[:2] *= 1e-3 if name == "stem" else 1.0
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    onnx.save(proto, tmp_path / "in.onnx")
+    report = edgeslim.slim_onnx(tmp_path / "in.onnx", tmp_path / "out.onnx", ratio=0.5)
+    assert {layer.layer: layer.width_after for layer in report}["stem"] == 5
+    (split,) = (node for node in onnx.load(tmp_path / "out.onnx").graph.node if node.op_type == "Split")
+    assert (
+        run(tmp_path / "out.onnx", np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 2, 8, 8) and len(split.output) == 2
+    )

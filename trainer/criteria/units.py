@@ -34,12 +34,12 @@ def mean_over_units(channels: ChannelMap, observed: Iterable[tuple[Ids, NDArray[
     observed: (root labels (C,), scores (C,)) per feature map or kernel. Returns (units,) float64; a unit that nobody
     observed scores infinity and is kept.
     """
-    every = units(channels)
-    totals: dict[int, float] = {unit.label: 0.0 for unit in every}
-    counts: dict[int, int] = {unit.label: 0 for unit in every}
+    labels = channels.unit_labels
+    place = np.full(len(channels.labels), -1, np.int64)
+    place[labels] = np.arange(len(labels))
+    totals, counts = np.zeros(len(labels)), np.zeros(len(labels), np.int64)
     for ids, scores in observed:
-        for label, score in zip(ids.tolist(), scores.tolist()):
-            if label in totals:
-                totals[label] += score
-                counts[label] += 1
-    return np.array([totals[u.label] / counts[u.label] if counts[u.label] else np.inf for u in every])
+        known = place[ids] >= 0
+        np.add.at(totals, place[ids][known], scores[known])
+        np.add.at(counts, place[ids][known], 1)
+    return np.where(counts > 0, totals / np.maximum(counts, 1), np.inf)
