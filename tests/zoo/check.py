@@ -2,7 +2,7 @@
 
 Batch-norm statistics are set to what the net really sees, then moved at random: with arbitrary ones a deep net answers
 the same to every image, and a comparison would prove little. `input_effect` says
-how much the answer depends on the image.
+how much the answer depends on the image. Where the dense net's float32 answer is noise, float64 is compared instead.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ from edgeslim.trainer.budget import spare_one
 from edgeslim.trainer.pruned import PrunedModel
 from tests.torch.nets import randomized
 
+from .float64 import float64_runner_from_graph, float64_runner_from_module
+
 TOLERANCE = 1e-4
 """Largest |compact - masked| relative to the largest masked output: float32 sums in another order, 200 layers deep."""
+
+NOISE = TOLERANCE / 5
+"""Largest error of the dense graph in float32 that leaves room to see a wrong cut; float64 is used above it."""
 
 EFFECT = TOLERANCE
 """How far the answers to two images must lie apart, relative to the largest: else the comparison proves little."""
@@ -41,7 +46,8 @@ EFFECT = TOLERANCE
 class Outcome:
     """What was seen of one net. Seconds are processor seconds; errors are relative to the largest output.
 
-    error_dense: of the traced graph before anything is cut, which is the noise of float32 on this net.
+    error_dense: of the traced graph in float32 before anything is cut, which is the noise on this net.
+    precision: of the other two errors.
     stayed: layer -> why none of it is open. reasons: how many layers stay for which reason.
     """
 
@@ -56,6 +62,7 @@ class Outcome:
     analyze_s: float | None = None
     remove_s: float | None = None
     error_dense: float | None = None
+    precision: str = "float32"
     error_half: float | None = None
     error_single: float | None = None
     input_effect: float | None = None
@@ -66,15 +73,12 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """equal, wrong, exception, blind or noisy (proves nothing), unexplained (a layer without a reason)."""
+        """equal, wrong, exception, blind (proves nothing), unexplained (a layer without a reason)."""
         if self.exception is not None:
             return "exception"
-        noisy = self.error_dense is not None and self.error_dense > TOLERANCE
-        errors = [e for e in (self.error_half, None if noisy else self.error_single) if e is not None]
+        errors = [e for e in (self.error_half, self.error_single) if e is not None]
         if not all(e <= TOLERANCE for e in errors):  # a NaN is wrong, too
             return "wrong"
-        if noisy:
-            return "noisy"
         if self.input_effect is not None and self.input_effect < EFFECT:
             return "blind"
         return "unexplained" if self.unexplained else "equal"
@@ -106,14 +110,18 @@ def _check(outcome: Outcome, build: Callable[[], nn.Module], shape: tuple[int, .
     model = PrunedModel(net, example, channels)
     images = np.random.default_rng(1).standard_normal((2, *shape[1:]), np.float32)
     outcome.error_dense = _largest(runner_from_graph(graph)(images), runner_from_module(net)(images))
+    run_graph, run_module = runner_from_graph, runner_from_module
+    if outcome.error_dense > NOISE:
+        outcome.precision = "float64"
+        run_graph, run_module = float64_runner_from_graph, float64_runner_from_module
     model.apply_cut(cuts)
     masked = model.graph
     with _timed(outcome, "remove_s"):
         compact = remove_channels(masked, channels, model.cut)
     outcome.pruned_layers = sum(e.width_after < e.width_before for e in model.coverage)
-    wanted = runner_from_module(model.module)(images)
+    wanted = run_module(model.module)(images)
     outcome.input_effect = min(largest_error(w[:1], w[1:2]) for w in wanted)
-    outcome.error_half = _largest(runner_from_graph(compact)(images), wanted)
+    outcome.error_half = _largest(run_graph(compact)(images), wanted)
     del compact, masked
     chosen = np.linspace(0, len(channels.families) - 1, num=min(singles, len(channels.families)))
     errors = []
@@ -125,7 +133,8 @@ def _check(outcome: Outcome, build: Callable[[], nn.Module], shape: tuple[int, .
         model.apply_cut(())
         model.load_dense_state(dense)
         model.apply_cut([unit])
-        errors.append(compare(model, images[:1]))
+        compact = remove_channels(model.graph, model.channels, model.cut)
+        errors.append(_largest(run_graph(compact)(images[:1]), run_module(model.module)(images[:1])))
     outcome.error_single = max(errors, default=None)
 
 
@@ -168,13 +177,6 @@ def half_of_every_family(channels: ChannelMap, seed: int = 0) -> list[int]:
         if family.width > 1
     ]
     return list(spare_one(channels, frozenset(chosen), np.zeros(len(channels.unit_labels))))
-
-
-def compare(model: PrunedModel, images: NDArray[np.float32]) -> float:
-    """The largest error of the compact graph in ONNX Runtime beside the masked module."""
-    wanted = runner_from_module(model.module)(images)
-    seen = runner_from_graph(remove_channels(model.graph, model.channels, model.cut))(images)
-    return _largest(seen, wanted)
 
 
 def _largest(seen: list[NDArray[np.generic]], wanted: list[NDArray[np.generic]]) -> float:

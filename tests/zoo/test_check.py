@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from torch import Tensor, nn
 
+from edgeslim.exporter.passes.remove_channels import remove_channels
 from tests.torch import nets
 
 from . import check as checker
 
 
-def test_a_planted_fault_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = checker.runner_from_graph
-    monkeypatch.setattr(checker, "runner_from_graph", lambda g: lambda x: [1.001 * a for a in right(g)(x)])
-    seen = checker.check("planted", nets.Residual, (1, 3, 16, 16))
-    assert seen.verdict == "wrong" and seen.error_half == pytest.approx(1e-3, rel=0.1)
+@pytest.mark.parametrize(("noise", "precision"), [(checker.NOISE, "float32"), (-1.0, "float64")])
+def test_a_planted_fault_is_wrong(monkeypatch: pytest.MonkeyPatch, noise: float, precision: str) -> None:
+    monkeypatch.setattr(checker, "NOISE", noise)
+    right = checker.check("right", nets.Residual, (1, 3, 16, 16))
+    assert (right.verdict, right.precision) == ("equal", precision)
+    assert precision == "float32" or (right.error_half is not None and right.error_half < 1e-9)
+
+    def off_by_a_thousandth(*given: object) -> ir.Model:
+        compact = remove_channels(*given)  # type: ignore[arg-type]
+        (last,) = (v for v in compact.graph.initializers.values() if v.name == "head.weight")
+        assert last.const_value is not None
+        last.const_value = ir.tensor(1.001 * last.const_value.numpy())
+        return compact
+
+    monkeypatch.setattr(checker, "remove_channels", off_by_a_thousandth)
+    assert checker.check("planted", nets.Residual, (1, 3, 16, 16)).verdict == "wrong"
 
 
 def test_an_exception_is_an_outcome() -> None:
