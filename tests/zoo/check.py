@@ -38,7 +38,7 @@ TOLERANCE = 1e-4
 NOISE = TOLERANCE / 5
 """Largest error of the dense graph in float32 that leaves room to see a wrong cut; float64 is used above it."""
 
-EFFECT = TOLERANCE
+EFFECT = {"float32": TOLERANCE, "float64": 1e-8}
 """How far the answers to two images must lie apart, relative to the largest: else the comparison proves little."""
 
 
@@ -79,7 +79,7 @@ class Outcome:
         errors = [e for e in (self.error_half, self.error_single) if e is not None]
         if not all(e <= TOLERANCE for e in errors):  # a NaN is wrong, too
             return "wrong"
-        if self.input_effect is not None and self.input_effect < EFFECT:
+        if self.input_effect is not None and self.input_effect < EFFECT[self.precision]:
             return "blind"
         return "unexplained" if self.unexplained else "equal"
 
