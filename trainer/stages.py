@@ -12,7 +12,7 @@ that hard-codes its widths trains masked instead, and that is said.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +22,14 @@ from edgeslim.errors import UnsupportedGraphError
 
 from .budget import WidthLimits, build_budget
 from .criteria import criterion
-from .distill import dense_teacher
-from .fit import FitResult, Teacher, fit
+from .distill import teacher_term
+from .fit import FitResult, fit
 from .progress import Progress
 from .pruned import PrunedModel
 from .recipe import FitSection, LnNormCriterion
-from .regularizers import build_regularizer
+from .regularizers import build_regularizer, penalty_term
 from .schedules import prune_iteratively
+from .task import AfterStep, Term
 from .workspace import Workspace
 
 
@@ -78,7 +79,7 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
             name="sparse",
             seed=recipe.seed,
             key=workspace.key(recipe.sparsify),
-            penalties=[build_regularizer(section) for section in recipe.sparsify.regularizers],
+            terms=[penalty_term(build_regularizer(section)) for section in recipe.sparsify.regularizers],
             directory=workspace.stage("sparse"),
             progress=progress,
         )
@@ -94,13 +95,13 @@ def _prune(
     recipe = workspace.recipe
     section, scores = recipe.prune, dict[str, Mapping[str, float]]()
     distill = recipe.finetune.distill
-    teacher = None if distill is None else dense_teacher(copy.deepcopy(dense), distill, workspace.data.ignore_index)
+    terms = [] if distill is None else [teacher_term(copy.deepcopy(dense), distill, workspace.data.ignore_index)]
 
     def recover(net: PrunedModel, number: int) -> None:
         scores[f"round-{number}, just cut"] = workspace.task.evaluate(net.module)
         if section.schedule.between is not None:
             name = f"round-{number}"
-            scores[name] = _recover(workspace, net, section.schedule.between, name, teacher, progress)
+            scores[name] = _recover(workspace, net, section.schedule.between, name, terms, progress)
 
     progress.stage("pruning")
     images = section.criterion.images if isinstance(section.criterion, LnNormCriterion) else 1
@@ -114,7 +115,7 @@ def _prune(
         recover=recover,
     )
     scores["pruned, just cut"] = workspace.task.evaluate(pruned.module)
-    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", teacher, progress)
+    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, progress)
     return scores
 
 
@@ -123,16 +124,16 @@ def _recover(
     net: PrunedModel,
     section: FitSection,
     name: str,
-    teacher: Teacher | None,
+    terms: Sequence[Term],
     progress: Progress,
 ) -> Mapping[str, float]:
     """Train the compact net, or the masked one where the class cannot be shrunk."""
-    recipe, hold = workspace.recipe, None
+    recipe, after_step = workspace.recipe, list[AfterStep]()
     try:
         module = net.compact()
     except UnsupportedGraphError as error:
         progress.note(f"{name} trains masked: {error.message}")
-        module, hold = net.module, net.hold_masks
+        module, after_step = net.module, [lambda _: net.hold_masks()]
     result = fit(
         module,
         workspace.task,
@@ -140,9 +141,9 @@ def _recover(
         name=name,
         seed=recipe.seed,
         key=workspace.key(recipe.sparsify, recipe.prune, recipe.finetune),
-        teacher=teacher,
+        terms=terms,
+        after_step=after_step,
         plan=net.plan,
-        after_step=hold,
         directory=workspace.stage(name),
         progress=progress,
     )

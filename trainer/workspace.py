@@ -32,11 +32,11 @@ from .data import Sample, Samples, SegmentationData, build_data, channel_statist
 from .data.augment import Augment
 from .data.draws import CropDraws
 from .evaluate import ImageFormat, module_runner, pad_to_multiple, score_frames
-from .fit import Task
 from .losses import SegmentationLoss
 from .models.registry import build_model
 from .progress import Progress
 from .recipe import Recipe
+from .task import Task
 
 ASSUMED_MULTIPLE = 32
 """Image sides are made divisible by this for a net that has no `size_multiple` of its own."""
