@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edgeslim.errors import CheckpointError, first_line
 from edgeslim.exporter.plan import PruningPlan
 
-from .checkpoint import INDEX, Checkpoint, check_fit, load_checkpoint, load_state, save_checkpoint
+from .checkpoint import INDEX, Checkpoint, check_fit, copy_state, load_checkpoint, load_state, save_checkpoint
 from .recipe import FitSection
 from .task import Numbers
 
@@ -52,7 +52,7 @@ class FitState:
         margin = section.early_stop.min_delta if section.early_stop else 0.0
         if not self.best or self.scores[score] > self.best_scores[score] + margin:
             self.best_scores, self.best_step, self.stale = self.scores, self.step, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+            self.best = copy_state(module.state_dict())
         else:
             self.stale += 1
         patience = section.early_stop.patience if section.early_stop else math.inf

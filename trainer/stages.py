@@ -1,7 +1,7 @@
 """The training half of a run: dense net, sparse net, pruned net.
 
     dense     train from scratch                                                           stages/dense
-    sparse    train on under the regularisers, which push unneeded weights towards zero    stages/sparse
+    sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
 
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from edgeslim.errors import UnsupportedGraphError
+from edgeslim.exporter.plan import PruningPlan
 
 from .budget import WidthLimits, build_budget
 from .criteria import criterion
@@ -44,18 +45,8 @@ class Trained:
 
 def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, FitResult]:
     """Train the recipe's net, or reuse the finished checkpoint of the same key."""
-    recipe, module = workspace.recipe, workspace.fresh_module()
-    result = fit(
-        module,
-        workspace.task,
-        recipe.train,
-        name="dense",
-        seed=recipe.seed,
-        key=workspace.key(),
-        directory=workspace.stage("dense"),
-        progress=progress,
-    )
-    return module, result
+    module = workspace.fresh_module()
+    return module, _train(workspace, module, workspace.recipe.train, "dense", progress)
 
 
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
@@ -72,18 +63,8 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
         return Trained(dense=dense, pruned=pruned, scores=scores)
     if recipe.sparsify is not None:
         sparse = copy.deepcopy(dense)
-        result = fit(
-            sparse,
-            workspace.task,
-            recipe.sparsify.fit,
-            name="sparse",
-            seed=recipe.seed,
-            key=workspace.key(recipe.sparsify),
-            terms=[penalty_term(build_regularizer(section)) for section in recipe.sparsify.regularizers],
-            directory=workspace.stage("sparse"),
-            progress=progress,
-        )
-        scores["sparse"] = result.scores
+        penalties = [penalty_term(build_regularizer(section)) for section in recipe.sparsify.regularizers]
+        scores["sparse"] = _train(workspace, sparse, recipe.sparsify.fit, "sparse", progress, terms=penalties).scores
         pruned.load_dense_state(sparse.state_dict())
     scores |= _prune(workspace, pruned, dense, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)
@@ -128,23 +109,37 @@ def _recover(
     progress: Progress,
 ) -> Mapping[str, float]:
     """Train the compact net, or the masked one where the class cannot be shrunk."""
-    recipe, after_step = workspace.recipe, list[AfterStep]()
+    after_step: list[AfterStep] = []
     try:
         module = net.compact()
     except UnsupportedGraphError as error:
         progress.note(f"{name} trains masked: {error.message}")
         module, after_step = net.module, [lambda _: net.hold_masks()]
-    result = fit(
+    return _train(workspace, module, section, name, progress, terms=terms, after_step=after_step, plan=net.plan).scores
+
+
+def _train(
+    workspace: Workspace,
+    module: nn.Module,
+    section: FitSection,
+    stage: str,
+    progress: Progress,
+    *,
+    terms: Sequence[Term] = (),
+    after_step: Sequence[AfterStep] = (),
+    plan: PruningPlan | None = None,
+) -> FitResult:
+    """One training stage of the run: its name gives its seed, its key and the place of its checkpoint."""
+    return fit(
         module,
         workspace.task,
         section,
-        name=name,
-        seed=recipe.seed,
-        key=workspace.key(recipe.sparsify, recipe.prune, recipe.finetune),
+        name=stage,
+        seed=workspace.recipe.seed,
+        key=workspace.key(stage),
         terms=terms,
         after_step=after_step,
-        plan=net.plan,
-        directory=workspace.stage(name),
+        plan=plan,
+        directory=workspace.stage(stage),
         progress=progress,
     )
-    return result.scores
