@@ -163,5 +163,5 @@ def _not_finite(name: str, step: int, problem: str, directory: Path | None) -> t
     last = f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
     return (
         f"{name}: {problem} step {step}; {last}",
-        "lower the learning rate or the regulariser's weight, or set clip_norm",
+        "lower the learning rate or the regularizer's weight, or set clip_norm",
     )
