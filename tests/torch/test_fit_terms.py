@@ -17,7 +17,7 @@ from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import DistillSection
 from edgeslim.trainer.regularizers import L0, kernels, penalty_term
-from edgeslim.trainer.task import Step
+from edgeslim.trainer.task import AfterStep, Step
 from edgeslim.trainer.workspace import Workspace
 
 from .runs import STEPS, identical, last_is_best, section
@@ -102,3 +102,23 @@ def test_masks_hold_through_training_and_the_plan_is_kept(workspace: Workspace, 
     saved = load_checkpoint(tmp_path / "run")
     assert saved.plan == net.plan
     assert silent(saved.model)
+
+
+def test_terms_see_every_step_and_calls_come_in_order(workspace: Workspace) -> None:
+    seen: list[tuple[str, int]] = []
+    net, plain = workspace.fresh_module(), workspace.fresh_module()
+
+    def term(step: Step) -> Tensor:
+        assert step.module is net and step.logits.requires_grad
+        assert step.images.shape == (2, 3, 32, 32) and step.images.dtype == torch.float32
+        assert step.masks.shape == (2, 32, 32) and step.logits.shape == (2, 2, 32, 32)
+        seen.append(("term", step.number))
+        return 0 * step.logits.sum()
+
+    def call(name: str) -> AfterStep:
+        return lambda step: seen.append((name, step.number))
+
+    fit(net, workspace.task, section(), name="stage", seed=0, terms=[term], after_step=[call("first"), call("second")])
+    assert seen == [(name, number) for number in range(STEPS) for name in ("term", "first", "second")]
+    fit(plain, workspace.task, section(), name="stage", seed=0)
+    assert identical(net, plain)  # the term was zero
