@@ -1,6 +1,6 @@
 """Measure the latency and memory of bundles, and compare them."""
 
-from .measure import Progress, check_threads, measure
+from .measure import ReportProgress, check_threads, measure
 from .result import (
     ArenaUse,
     BenchResult,
@@ -21,7 +21,7 @@ __all__ = [
     "Latency",
     "Machine",
     "MemoryUse",
-    "Progress",
+    "ReportProgress",
     "Settings",
     "Side",
     "Speedup",

@@ -26,7 +26,7 @@ from .memory import measure_memory
 from .result import BenchResult, Machine, MemoryUse, Settings, Side, WarmUp, latency_from_samples
 from .steady import warm_up
 
-Progress = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total), never inside a sample."""
 
 SEED = 0
@@ -44,7 +44,7 @@ def measure(
     samples: int = 100,
     seconds: float = 20.0,
     frame_size: tuple[int, int] | None = None,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
 ) -> BenchResult:
     """Measure the bundle at `path`, and where given how much faster it is than `against`.
 

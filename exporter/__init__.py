@@ -1,6 +1,6 @@
 """Removes channels for good, proves that nothing changed, and writes the bundle.
 
-Torch is known to `trace` alone, which is imported only when a module is traced.
+Torch is known to `trace`, with its `translations`, and to `shrink` alone: they are imported when a module is at hand.
 """
 
 from .certificate import Tolerance

@@ -94,8 +94,11 @@ def export(
 ) -> Path:
     """Write the bundle `path` of a pruned (or unpruned) net and return its path.
 
-    mean, std: per colour, of pixels scaled to [0, 1].  size: (height, width) of a benchmark frame; the example's
-    where absent.  frames: real frames for the certificate and the golden vectors; random ones where there are none.
+    name: the file's where absent.  mean, std: per colour, of pixels scaled to [0, 1].  size_multiple: what a frame's
+    height and width must be divisible by.  size: (height, width) of a benchmark frame; the example's where absent.
+    frames: real frames for the certificate and the golden vectors; random ones where there are none.  classes: their
+    names in the order of the logits.  metrics, provenance: for the manifest.  files: further files by their path in
+    the bundle.  archive: a single file instead of a directory.  tolerance: of the certificate, float32's where absent.
     Raises CertificateError if any form of the net differs, ExportError or UnsupportedGraphError if there is none.
     """
     if not hasattr(pruned, "references"):
@@ -194,8 +197,7 @@ def normalize(frames: NDArray[np.generic], mean: tuple[float, ...], std: tuple[f
 
 def _frame_batches(frames: Frames, pruned: Exportable, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
     """Batches of one and two at the example's size and, where the graph allows it, at the size of a camera frame."""
-    batch, channels, height, width = pruned.graph.graph.inputs[0].shape or (0, 0, 0, 0)
-    del channels
+    batch, _, height, width = pruned.graph.graph.inputs[0].shape or (0, 0, 0, 0)
     sizes = [(pruned.input_shape[2], pruned.input_shape[3])]
     if not isinstance(height, int) and not isinstance(width, int):
         other = size if size != sizes[0] else _second_size(size)

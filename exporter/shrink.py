@@ -2,7 +2,7 @@
 
 Parameters and buffers lose their cut indices, and the modules that repeat a width as a number (`out_channels`,
 `num_features`, `groups`, ...) are corrected. Nothing is traced and nothing is pickled: a fresh instance of the class
-and a plan are enough. Beside `trace` this is the one module of the exporter that knows torch; it is loaded on use.
+and a plan are enough. It knows torch, as in the exporter only `trace` does, and is loaded on use.
 """
 
 from __future__ import annotations

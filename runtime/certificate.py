@@ -1,7 +1,7 @@
 """The proof that travels in a bundle: which two nets were compared, on what, and how far apart they were.
 
-A certificate is a chain of stages, masked torch -> compact torch -> ONNX -> engine. Each stage compares one
-link with its reference elementwise, |a - b| <= atol + rtol * |b| with b the reference, and states its own
+A certificate is a list of stages. Each compares one form of the net (compact torch, ONNX, ...) with its reference,
+as a rule the masked net, elementwise, |a - b| <= atol + rtol * |b| with b the reference, and states its own
 tolerance. The comparison belongs to the exporter; this is the record that the exporter writes and that
 runtime and reports read.
 """
@@ -39,7 +39,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """All stages of one export, in the order of the chain. missing: forms that there are none of -> the reason."""
+    """All stages of one export, in the order in which the forms are made.
+
+    missing: forms that there are none of -> the reason.
+    """
 
     stages: tuple[Stage, ...]
     missing: Mapping[str, str] = field(default_factory=dict)

@@ -17,7 +17,6 @@ from edgeslim.exporter.foreign.feeds import Arrays, InputSpec
 Calibration = NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
 """Real inputs, (N, ...): of the one graph input, or of each by name."""
 
-
 _LARGEST_BYTES = 1 << 32
 """More than a sample of real inputs needs, and what a small archive can claim to hold."""
 

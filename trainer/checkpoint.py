@@ -138,6 +138,11 @@ def _read_index(path: Path) -> CheckpointIndex:
     return index
 
 
+def copy_state(state: State) -> dict[str, torch.Tensor]:
+    """The tensors of a state as they are now, whatever is trained afterwards."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
 def load_state(module: nn.Module, state: State) -> None:
     """`module.load_state_dict(state)`, for states that lost the version numbers some modules ask for. RuntimeError."""
     own = module.state_dict()

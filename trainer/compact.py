@@ -16,13 +16,15 @@ from edgeslim.exporter.plan import AxisPlan, PruningPlan
 from edgeslim.exporter.shrink import shrink_module, shrink_tensor
 from edgeslim.exporter.trace import evaluating, flatten_outputs
 
+from .checkpoint import copy_state
+
 RELATIVE_TOLERANCE = 1e-4
 """Largest difference between masked and compact output, relative to the largest output."""
 
 
 def mask_state(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> dict[str, torch.Tensor]:
     """A copy of a dense state with the cut indices of all masked axes set to zero."""
-    masked = {name: tensor.detach().clone() for name, tensor in state.items()}
+    masked = copy_state(state)
     _zero_cut(masked, plan)
     return masked
 
@@ -38,7 +40,7 @@ def shrink_state(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> dict[s
     small = dict(state)
     for name, axes in _planned(small, plan):
         small[name] = shrink_tensor(small[name], axes)
-    return {name: tensor.detach().clone() for name, tensor in small.items()}
+    return copy_state(small)
 
 
 def expand_state(

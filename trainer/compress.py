@@ -1,6 +1,6 @@
 """The main job: from a recipe to a proven, measured bundle and its report.
 
-data -> dense -> sparse -> pruned -> final      (stages)
+data -> dense -> sparse -> round-k -> final     (stages)
 dense.bundle, compact.bundle                    (export, each with its certificate)
 scores on the test images, by the bundles       (the only place that reads them)
 latency and memory, side by side                (bench)

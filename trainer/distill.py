@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from .fit import Teacher
 from .losses import distillation
 from .recipe import DistillSection
+from .task import Step, Term
 
 
-def dense_teacher(module: nn.Module, section: DistillSection, ignore_index: int) -> Teacher:
-    """A teacher whose loss is weight * T^2 * KL(teacher || student) over the labelled pixels."""
+def teacher_term(teacher: nn.Module, section: DistillSection, ignore_index: int) -> Term:
+    """weight * T^2 * KL(teacher || student) over the labelled pixels, as a term of the student's loss.
 
-    def loss(student: Tensor, teacher: Tensor, masks: Tensor) -> Tensor:
-        return section.weight * distillation(student, teacher, section.temperature, masks != ignore_index)
+    `teacher` belongs to the term from now on: it answers in eval mode, without gradients, on the student's device.
+    """
+    teacher.eval()
 
-    return Teacher(module=module, loss=loss)
+    def term(step: Step) -> Tensor:
+        teacher.to(step.images.device)  # moves nothing after the first step
+        with torch.no_grad(), step.autocast():
+            wanted = teacher(step.images)
+        labelled = step.masks != ignore_index
+        return section.weight * distillation(step.logits, wanted, section.temperature, labelled)
+
+    return term

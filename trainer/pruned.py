@@ -25,7 +25,7 @@ from edgeslim.exporter.shrink import carry_optimizer, with_tied_names
 from edgeslim.exporter.trace import check_precision, runner_from_module, trace
 from edgeslim.exporter.weights import with_weights
 
-from .checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint
+from .checkpoint import Checkpoint, copy_state, load_checkpoint, load_state, save_checkpoint
 from .compact import compact_module, expand_state, hold_masks
 
 
@@ -37,7 +37,7 @@ class PrunedModel:
         self.channels = channels
         self._masked = module
         self._example = example
-        self._dense_state = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        self._dense_state = copy_state(module.state_dict())
         self._compact: nn.Module | None = None
         self.plan = plan_from_cut(channels, ())
 
@@ -87,14 +87,14 @@ class PrunedModel:
         """Take over other weights of the same dense shapes, before anything is cut."""
         load_state(self._masked, state)
         hold_masks(self._masked, self.plan)
-        self._dense_state = {name: t.detach().clone() for name, t in state.items()}
+        self._dense_state = copy_state(state)
         self._compact = None
 
     def apply(self, plan: PruningPlan) -> None:
         """Cut further: `plan` replaces the present one. Raises PlanError if it belongs to another model."""
         cut_of_plan(self.channels, plan)
         module = self.module
-        self._dense_state = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        self._dense_state = copy_state(module.state_dict())
         self._compact = None
         self.plan = with_tied_names(plan, module)
         hold_masks(module, self.plan)
@@ -112,7 +112,7 @@ class PrunedModel:
         if self._compact is None:
             # The masked net's own weights, not those it was cut from: it may have been trained since.
             compact = compact_module(self._masked, self.plan, self._example)
-            self._dense_state = {name: t.detach().clone() for name, t in self._masked.state_dict().items()}
+            self._dense_state = copy_state(self._masked.state_dict())
             self._compact = compact
         if optimizer is not None:
             carry_optimizer(optimizer, self._masked, self._compact, self.plan)

@@ -129,7 +129,7 @@ class EarlyStop(Section):
 
 
 class FitSection(Section):
-    """One optimisation run: AdamW or SGD under a cosine schedule with linear warm-up."""
+    """One training run: Adam, AdamW or SGD under a cosine schedule with linear warm-up."""
 
     steps: PositiveInt
     batch_size: PositiveInt = 8
@@ -173,7 +173,7 @@ CriterionSpec = Annotated[LnNormCriterion | L1Criterion, Field(discriminator="na
 
 
 class IterativeSchedule(Section):
-    """Reach the budget in equal ratios over `steps` rounds with `fit` between them."""
+    """Reach the budget in equal ratios over `steps` rounds, with `between` after all but the last."""
 
     name: Literal["iterative"] = "iterative"
     steps: PositiveInt = 3
@@ -224,7 +224,7 @@ class FinetuneSection(Section):
 
 
 class SparsifySection(Section):
-    """Training under the regulariser that pushes the unneeded weights to zero."""
+    """Training under regularizers, which push unneeded weights to zero."""
 
     fit: FitSection
     regularizers: tuple[L0Regularizer, ...] = (L0Regularizer(name="l0"),)

@@ -41,13 +41,12 @@ def export_run(
     workspace = open_workspace(parse_recipe(data, str(recipe_file)), run, progress)
     module = workspace.fresh_module()
     start = _finished(workspace, "dense")
-    check_fit(start, workspace.stage("dense"), workspace.key(), module)
+    check_fit(start, workspace.stage("dense"), workspace.key("dense"), module)
     load_state(module, start.model)
     progress.stage("analysis")
     net = PrunedModel.from_module(module, torch.from_numpy(workspace.calibration(1)))
     if not dense and net.channels.families:
-        recipe, final = workspace.recipe, _finished(workspace, "final")
-        key = workspace.key(recipe.sparsify, recipe.prune, recipe.finetune)
+        final, key = _finished(workspace, "final"), workspace.key("final")
         net.apply(final.plan or net.plan)
         try:
             small = net.compact()

@@ -1,7 +1,7 @@
 """The training half of a run: dense net, sparse net, pruned net.
 
     dense     train from scratch                                                           stages/dense
-    sparse    train on under the regularisers, which push unneeded weights towards zero    stages/sparse
+    sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
 
@@ -12,23 +12,25 @@ that hard-codes its widths trains masked instead, and that is said.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from edgeslim.errors import UnsupportedGraphError
+from edgeslim.exporter.plan import PruningPlan
 
 from .budget import WidthLimits, build_budget
 from .criteria import criterion
-from .distill import dense_teacher
-from .fit import FitResult, Teacher, fit
+from .distill import teacher_term
+from .fit import FitResult, fit
 from .progress import Progress
 from .pruned import PrunedModel
 from .recipe import FitSection, LnNormCriterion
-from .regularizers import build_regularizer
+from .regularizers import build_regularizer, penalty_term
 from .schedules import prune_iteratively
+from .task import AfterStep, Term
 from .workspace import Workspace
 
 
@@ -43,18 +45,8 @@ class Trained:
 
 def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, FitResult]:
     """Train the recipe's net, or reuse the finished checkpoint of the same key."""
-    recipe, module = workspace.recipe, workspace.fresh_module()
-    result = fit(
-        module,
-        workspace.task,
-        recipe.train,
-        name="dense",
-        seed=recipe.seed,
-        key=workspace.key(),
-        directory=workspace.stage("dense"),
-        progress=progress,
-    )
-    return module, result
+    module = workspace.fresh_module()
+    return module, _train(workspace, module, workspace.recipe.train, "dense", progress)
 
 
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
@@ -71,18 +63,8 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
         return Trained(dense=dense, pruned=pruned, scores=scores)
     if recipe.sparsify is not None:
         sparse = copy.deepcopy(dense)
-        result = fit(
-            sparse,
-            workspace.task,
-            recipe.sparsify.fit,
-            name="sparse",
-            seed=recipe.seed,
-            key=workspace.key(recipe.sparsify),
-            penalties=[build_regularizer(section) for section in recipe.sparsify.regularizers],
-            directory=workspace.stage("sparse"),
-            progress=progress,
-        )
-        scores["sparse"] = result.scores
+        penalties = [penalty_term(build_regularizer(section)) for section in recipe.sparsify.regularizers]
+        scores["sparse"] = _train(workspace, sparse, recipe.sparsify.fit, "sparse", progress, terms=penalties).scores
         pruned.load_dense_state(sparse.state_dict())
     scores |= _prune(workspace, pruned, dense, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)
@@ -94,13 +76,13 @@ def _prune(
     recipe = workspace.recipe
     section, scores = recipe.prune, dict[str, Mapping[str, float]]()
     distill = recipe.finetune.distill
-    teacher = None if distill is None else dense_teacher(copy.deepcopy(dense), distill, workspace.data.ignore_index)
+    terms = [] if distill is None else [teacher_term(copy.deepcopy(dense), distill, workspace.data.ignore_index)]
 
     def recover(net: PrunedModel, number: int) -> None:
         scores[f"round-{number}, just cut"] = workspace.task.evaluate(net.module)
         if section.schedule.between is not None:
             name = f"round-{number}"
-            scores[name] = _recover(workspace, net, section.schedule.between, name, teacher, progress)
+            scores[name] = _recover(workspace, net, section.schedule.between, name, terms, progress)
 
     progress.stage("pruning")
     images = section.criterion.images if isinstance(section.criterion, LnNormCriterion) else 1
@@ -114,7 +96,7 @@ def _prune(
         recover=recover,
     )
     scores["pruned, just cut"] = workspace.task.evaluate(pruned.module)
-    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", teacher, progress)
+    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, progress)
     return scores
 
 
@@ -123,27 +105,41 @@ def _recover(
     net: PrunedModel,
     section: FitSection,
     name: str,
-    teacher: Teacher | None,
+    terms: Sequence[Term],
     progress: Progress,
 ) -> Mapping[str, float]:
     """Train the compact net, or the masked one where the class cannot be shrunk."""
-    recipe, hold = workspace.recipe, None
+    after_step: list[AfterStep] = []
     try:
         module = net.compact()
     except UnsupportedGraphError as error:
         progress.note(f"{name} trains masked: {error.message}")
-        module, hold = net.module, net.hold_masks
-    result = fit(
+        module, after_step = net.module, [lambda _: net.hold_masks()]
+    return _train(workspace, module, section, name, progress, terms=terms, after_step=after_step, plan=net.plan).scores
+
+
+def _train(
+    workspace: Workspace,
+    module: nn.Module,
+    section: FitSection,
+    stage: str,
+    progress: Progress,
+    *,
+    terms: Sequence[Term] = (),
+    after_step: Sequence[AfterStep] = (),
+    plan: PruningPlan | None = None,
+) -> FitResult:
+    """One training stage of the run: its name gives its seed, its key and the place of its checkpoint."""
+    return fit(
         module,
         workspace.task,
         section,
-        name=name,
-        seed=recipe.seed,
-        key=workspace.key(recipe.sparsify, recipe.prune, recipe.finetune),
-        teacher=teacher,
-        plan=net.plan,
-        after_step=hold,
-        directory=workspace.stage(name),
+        name=stage,
+        seed=workspace.recipe.seed,
+        key=workspace.key(stage),
+        terms=terms,
+        after_step=after_step,
+        plan=plan,
+        directory=workspace.stage(stage),
         progress=progress,
     )
-    return result.scores

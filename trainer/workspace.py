@@ -28,15 +28,15 @@ from torch import Tensor, nn
 from edgeslim.atomic import write_text
 from edgeslim.errors import ConfigError, DataError, first_line
 
-from .data import Sample, Samples, SegmentationData, build_data, channel_statistics
+from .data import Sample, SegmentationData, build_data, channel_statistics
 from .data.augment import Augment
 from .data.draws import CropDraws
 from .evaluate import ImageFormat, module_runner, pad_to_multiple, score_frames
-from .fit import Task
 from .losses import SegmentationLoss
 from .models.registry import build_model
 from .progress import Progress
 from .recipe import Recipe
+from .task import Task
 
 ASSUMED_MULTIPLE = 32
 """Image sides are made divisible by this for a net that has no `size_multiple` of its own."""
@@ -74,10 +74,12 @@ class Workspace:
         """Where a stage keeps its checkpoint."""
         return self.directory / "stages" / name
 
-    def key(self, *sections: BaseModel | None) -> str:
-        """Identifies a stage by all it depends on: net, data, seed, and these sections. SHA-256, hexadecimal."""
+    def key(self, stage: str) -> str:
+        """Identifies a stage by all it depends on: net, data, seed, and its sections. SHA-256, hexadecimal."""
         recipe = self.recipe
-        parts = (recipe.model, recipe.data, recipe.augment, recipe.loss, recipe.train, *sections)
+        pruned = (recipe.sparsify, recipe.prune, recipe.finetune)
+        later: Mapping[str, tuple[BaseModel | None, ...]] = {"dense": (), "sparse": (recipe.sparsify,)}
+        parts = (recipe.model, recipe.data, recipe.augment, recipe.loss, recipe.train, *later.get(stage, pruned))
         text = "\n".join(
             [str(recipe.seed), self.data_digest, *("null" if p is None else p.model_dump_json() for p in parts)]
         )
@@ -86,14 +88,7 @@ class Workspace:
     def calibration(self, count: int) -> NDArray[np.float32]:
         """`count` training crops, normalised, not augmented. Returns (count, 3, h, w) float32."""
         images = torch.stack([self.task.draws[i][0] for i in range(count)])
-        return np.asarray(_normalized(images, self.image).numpy(), np.float32)
-
-    def score(self, module: nn.Module, samples: Samples) -> Mapping[str, float]:
-        """Scores of a torch module on whole images; what is undefined is left out."""
-        data = self.data
-        run = module_runner(module, self.image)
-        scores = score_frames(run, samples, data.classes, data.ignore_index, self.image.multiple)
-        return {name: value for name, value in scores.items() if value is not None}
+        return np.asarray(_normalized(images.float() / 255, self.image).numpy(), np.float32)
 
 
 def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Workspace:
@@ -147,8 +142,7 @@ def _task(recipe: Recipe, data: SegmentationData, image: ImageFormat) -> Task:
 
     def prepare(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         changed, labels = augment(images.float() / 255, masks)
-        mean, std = (changed.new_tensor(v)[:, None, None] for v in (image.mean, image.std))
-        return (changed - mean) / std, labels
+        return _normalized(changed, image), labels
 
     def evaluate(module: nn.Module) -> Mapping[str, float]:
         run = module_runner(module, image)
@@ -168,9 +162,10 @@ def _task(recipe: Recipe, data: SegmentationData, image: ImageFormat) -> Task:
     )
 
 
-def _normalized(images: Tensor, image: ImageFormat) -> Tensor:
-    mean, std = (torch.tensor(v)[:, None, None] for v in (image.mean, image.std))
-    return (images.float() / 255 - mean) / std
+def _normalized(scaled: Tensor, image: ImageFormat) -> Tensor:
+    """What the net sees of pixels scaled to [0, 1]: (N, 3, h, w) float32 -> the same."""
+    mean, std = (scaled.new_tensor(v)[:, None, None] for v in (image.mean, image.std))
+    return (scaled - mean) / std
 
 
 def _check_module(name: str, module: nn.Module, classes: int, shape: tuple[int, ...]) -> None:

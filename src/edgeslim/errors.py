@@ -9,7 +9,7 @@
     ├── UnsupportedGraphError     a graph cannot be read or traced
     ├── ExportError               a graph cannot be turned into what was asked for
     ├── BundleError               a bundle is damaged, forged or too new
-    ├── EngineError               an inference engine cannot be built or loaded
+    ├── EngineError               an inference engine cannot be built, loaded or run
     ├── DeviceError               the machine lacks what is needed
     ├── CertificateError          a proof of equality failed; exit code 3
     └── BudgetError               a target cannot be met; exit code 3
@@ -67,7 +67,7 @@ class BundleError(EdgeslimError):
 
 
 class EngineError(EdgeslimError):
-    """An inference engine cannot be built or loaded."""
+    """An inference engine cannot be built, loaded or run."""
 
 
 class DeviceError(EdgeslimError):

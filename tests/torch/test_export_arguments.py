@@ -17,7 +17,7 @@ from edgeslim.runtime import load, read_bundle
 from edgeslim.trainer.pruned import PrunedModel
 
 from . import nets
-from .test_export import built, content, left_over, pruned
+from .exports import built, content, left_over, pruned
 
 
 @pytest.mark.parametrize(

@@ -1,219 +1,29 @@
-"""The training loop: every step is a function of seed and number, so a run that was stopped is a run that was not."""
+"""The training loop: seed and number decide, the best weights are kept, nothing that is not finite is."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import json
 import math
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgeslim.errors import CheckpointError, TrainingError
+from edgeslim.errors import TrainingError
 from edgeslim.trainer.checkpoint import load_checkpoint
-from edgeslim.trainer.distill import dense_teacher
-from edgeslim.trainer.fit import FitResult, Task, fit, learning_rate
-from edgeslim.trainer.progress import Progress, Silent
-from edgeslim.trainer.pruned import PrunedModel
-from edgeslim.trainer.recipe import DistillSection, EarlyStop, FitSection, Recipe
-from edgeslim.trainer.recipe_file import parse_recipe
-from edgeslim.trainer.regularizers import L0, kernels
-from edgeslim.trainer.workspace import Workspace, open_workspace
-
-STEPS, EVERY = 12, 3
-
-
-def recipe() -> Recipe:
-    return parse_recipe(
-        {
-            "name": "tiny",
-            "model": {"name": "unet", "args": {"width": 4, "depth": 1}},
-            "data": {"name": "vessels", "train": 4, "validation": 0.25, "test": 1, "size": [48, 48]},
-            "augment": {"crop": [32, 32], "brightness": 0.2, "rotate_degrees": 10.0},
-            "train": {"steps": STEPS, "batch_size": 2, "evaluate_every": EVERY, "warmup_steps": 2},
-            "prune": {"budget": {"name": "ratio", "ratio": 0.5}},
-            "finetune": {"fit": {"steps": 1}},
-        }
-    )
-
-
-def tiny_workspace(directory: Path) -> Workspace:
-    return open_workspace(recipe(), directory, Silent())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Nets this small lose by sharing their work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return tiny_workspace(tmp_path_factory.mktemp("run"))
-
-
-def section(**changes: object) -> FitSection:
-    return recipe().train.model_copy(update=changes)
-
-
-class Interrupted(Exception):
-    """Raised from the progress callback, as Ctrl-C would come."""
-
-
-class StopAt(Silent):
-    """Interrupts at the `call`-th report of step `step` (an evaluated step reports twice)."""
-
-    def __init__(self, step: int, call: int = 1) -> None:
-        super().__init__()
-        self.at, self.left = step, call
-
-    def step(self, done: int, values: Mapping[str, float]) -> None:
-        self.left -= done == self.at
-        if done == self.at and self.left == 0:
-            raise Interrupted
-
-
-def train(
-    workspace: Workspace,
-    directory: Path | None = None,
-    *,
-    changed: FitSection | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-    module: nn.Module | None = None,
-    task: Task | None = None,
-) -> tuple[FitResult, nn.Module]:
-    module = workspace.fresh_module() if module is None else module
-    result = fit(
-        module,
-        task or workspace.task,
-        changed or section(),
-        name="stage",
-        seed=seed,
-        key="key",
-        directory=directory,
-        progress=progress,
-    )
-    return result, module
-
-
-def identical(a: nn.Module, b: nn.Module) -> bool:
-    first, second = a.state_dict(), b.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def content(directory: Path) -> dict[str, bytes]:
-    return {f.name: f.read_bytes() for f in sorted(directory.iterdir())}
-
-
-# --- reproducible and resumable --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
-@pytest.mark.parametrize(("step", "call"), [(4, 1), (5, 1), (6, 2), (11, 1)])
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    workspace: Workspace, tmp_path: Path, optimizer: str, step: int, call: int
-) -> None:
-    changed = section(optimizer=optimizer, weight_decay=1e-3, lr=1e-2)
-    wanted, whole = train(workspace, tmp_path / "whole", changed=changed)
-    with pytest.raises(Interrupted):
-        train(workspace, tmp_path / "stopped", changed=changed, progress=StopAt(step, call))
-    saved = load_checkpoint(tmp_path / "stopped")
-    assert saved.step == (step - 1) // EVERY * EVERY and not saved.finished
-    progress = Silent()
-    seen, resumed = train(workspace, tmp_path / "stopped", changed=changed, progress=progress)
-    assert progress.notes == [f"stage: continued at step {saved.step}"]
-    assert seen == wanted
-    assert identical(resumed, whole)
-    assert content(tmp_path / "stopped") == content(tmp_path / "whole")
-
-
-def test_a_run_stopped_again_and_again_arrives_at_the_same_place(workspace: Workspace, tmp_path: Path) -> None:
-    wanted, whole = train(workspace)
-    for step in (2, 4, 7, 10):
-        with pytest.raises(Interrupted):
-            train(workspace, tmp_path / "run", progress=StopAt(step))
-    seen, resumed = train(workspace, tmp_path / "run")
-    assert seen == wanted
-    assert identical(resumed, whole)
-
-
-def test_patience_is_counted_across_an_interruption(workspace: Workspace, tmp_path: Path) -> None:
-    changed = section(steps=30, early_stop=EarlyStop(patience=2))
-
-    def task() -> Task:
-        return dataclasses.replace(workspace.task, evaluate=lambda module: {"dice": falling(module)})
-
-    wanted, _ = train(workspace, changed=changed, task=task())
-    assert (wanted.step, wanted.best_step) == (3 * EVERY, EVERY)
-    with pytest.raises(Interrupted):
-        train(workspace, tmp_path / "run", changed=changed, task=task(), progress=StopAt(2 * EVERY + 1))
-    assert train(workspace, tmp_path / "run", changed=changed, task=task())[0] == wanted
-
-
-def falling(module: nn.Module) -> float:
-    """A score that falls with every step: how far batch norm has counted."""
-    return -float(next(t for n, t in module.state_dict().items() if n.endswith("num_batches_tracked")))
-
-
-KILLED = """
-import os, pathlib, signal, sys
-import torch
-from edgeslim.trainer.fit import fit
 from edgeslim.trainer.progress import Silent
-from edgeslim.trainer.recipe_file import parse_recipe
-from edgeslim.trainer.workspace import open_workspace
+from edgeslim.trainer.recipe import EarlyStop
+from edgeslim.trainer.task import Task
+from edgeslim.trainer.workspace import Workspace
 
-torch.set_num_threads(1)
+from .runs import STEPS, identical, section, train
 
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-class Killed(Silent):
-    def step(self, done, values):
-        if sys.argv[1] == "between steps" and done == 8:
-            kill()
-
-write = pathlib.Path.write_bytes
-def torn(path, data):
-    if sys.argv[1] == "while writing" and path.name == "optimizer.safetensors" and seen.append(path) is None:
-        if len(seen) == 3:
-            write(path, data[: len(data) // 2])
-            kill()
-    return write(path, data)
-
-seen = []
-pathlib.Path.write_bytes = torn
-recipe = parse_recipe(__import__("json").loads(sys.argv[2]))
-workspace = open_workspace(recipe, pathlib.Path("."), Silent())
-fit(workspace.fresh_module(), workspace.task, recipe.train, name="stage", seed=0, key="key",
-    directory=pathlib.Path("run"), progress=Killed())
-"""
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("when", ["between steps", "while writing"])
-def test_a_killed_process_continues(workspace: Workspace, tmp_path: Path, when: str) -> None:
-    command = [sys.executable, "-c", KILLED, when, recipe().model_dump_json()]
-    child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert child.returncode == -9, child.stderr
-    assert load_checkpoint(tmp_path / "run").step == 6
-    wanted, whole = train(workspace)
-    seen, resumed = train(workspace, tmp_path / "run")
-    assert seen == wanted
-    assert identical(resumed, whole)
+# --- reproducible ------------------------------------------------------------------------------------------------
 
 
 def test_the_seed_decides(workspace: Workspace) -> None:
@@ -253,7 +63,7 @@ def test_a_precision_that_is_not_to_be_had_is_said(workspace: Workspace) -> None
     assert identical(seen, train(workspace, changed=section(precision="bf16-mixed"))[1])
 
 
-# --- what is kept ----------------------------------------------------------------------------------------------
+# --- what is kept ------------------------------------------------------------------------------------------------
 
 
 def scripted(task: Task, scores: list[float]) -> tuple[Task, list[dict[str, Tensor]]]:
@@ -299,67 +109,6 @@ def test_the_last_step_is_evaluated_whatever_its_number(workspace: Workspace) ->
     assert len(seen) == 2 and result.best_step == 5
 
 
-def test_a_finished_checkpoint_is_reused(workspace: Workspace, tmp_path: Path) -> None:
-    wanted, whole = train(workspace, tmp_path / "run")
-    before = content(tmp_path / "run")
-
-    def never(logits: Tensor, masks: Tensor) -> Tensor:
-        raise AssertionError("a step was taken")
-
-    progress = Silent()
-    task = dataclasses.replace(workspace.task, loss=never)
-    seen, reused = train(workspace, tmp_path / "run", task=task, progress=progress)
-    assert seen == dataclasses.replace(wanted, reused=True)
-    assert identical(reused, whole)
-    assert content(tmp_path / "run") == before
-    assert progress.notes == [f"stage: reused the finished checkpoint in {tmp_path / 'run'}"]
-
-
-def test_a_checkpoint_of_another_run(workspace: Workspace, tmp_path: Path) -> None:
-    train(workspace, tmp_path / "run", changed=section(steps=1))
-    before = content(tmp_path / "run")
-    with pytest.raises(CheckpointError, match="belongs to another run: its key is key, this run's is other") as caught:
-        fit(
-            workspace.fresh_module(),
-            workspace.task,
-            section(),
-            name="stage",
-            seed=0,
-            key="other",
-            directory=tmp_path / "run",
-        )
-    assert "--fresh" in caught.value.hint
-    from edgeslim.trainer.models.unet import UNet
-
-    for net, name in ((UNet(width=5, depth=1), "down.0.0.weight"), (UNet(width=4, depth=2), "down.1.0.weight")):
-        with pytest.raises(CheckpointError, match=f"{name} does not fit this model"):
-            train(workspace, tmp_path / "run", module=net)
-    assert content(tmp_path / "run") == before
-
-
-@pytest.mark.parametrize(
-    ("edit", "said"),
-    [
-        (lambda index: index["numbers"].pop("best_step"), "best_step"),
-        (lambda index: index["numbers"].update(stale=1e999), "Infinity is no JSON number"),
-        (lambda index: index["files"].pop("current.safetensors"), "current"),
-        (lambda index: index["files"].pop("optimizer.safetensors"), "optimizer"),
-    ],
-)
-def test_a_checkpoint_whose_index_was_edited(
-    workspace: Workspace, tmp_path: Path, edit: Callable[[dict[str, Any]], object], said: str
-) -> None:
-    with pytest.raises(Interrupted):
-        train(workspace, tmp_path / "run", progress=StopAt(4, 1))
-    path = tmp_path / "run" / "checkpoint.json"
-    index = json.loads(path.read_text())
-    edit(index)
-    path.write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=said) as caught:
-        train(workspace, tmp_path / "run")
-    assert "--fresh" in caught.value.hint or "train again" in caught.value.hint
-
-
 def test_a_net_in_eval_mode_is_trained_in_train_mode_and_handed_back_as_it_came(workspace: Workspace) -> None:
     """The compact module of a pruned net comes in eval mode: its batch norms must follow all the same."""
     given, usual = workspace.fresh_module().eval(), workspace.fresh_module().train()
@@ -371,7 +120,7 @@ def test_a_net_in_eval_mode_is_trained_in_train_mode_and_handed_back_as_it_came(
     assert tracked and all(0 < int(t) <= STEPS for t in tracked)
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------
+# --- what goes wrong ---------------------------------------------------------------------------------------------
 
 
 def failing_at(task: Task, step: int, fault: Callable[[Tensor, Tensor], Tensor]) -> Task:
@@ -422,129 +171,3 @@ def test_a_learning_rate_out_of_all_proportion(workspace: Workspace, tmp_path: P
     changed = section(lr=1e30, optimizer="sgd", clip_norm=None, warmup_steps=0)
     with pytest.raises(TrainingError, match=r"stage: .* step \d+; no checkpoint had been written yet"):
         train(workspace, tmp_path / "run", changed=changed)
-
-
-# --- the rate --------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 300), st.integers(0, 40), st.floats(1e-6, 10.0))
-def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine(steps: int, warmup: int, lr: float) -> None:
-    rule = FitSection(steps=steps, warmup_steps=warmup, lr=lr)
-    rates = [learning_rate(rule, t) for t in range(steps)]
-    assert all(0.0 < rate <= lr * (1 + 1e-12) for rate in rates)
-    for t, rate in enumerate(rates):
-        if t < warmup:
-            assert rate == pytest.approx(lr * (t + 1) / (warmup + 1))
-        else:
-            assert rate == pytest.approx(lr * (1 + math.cos(math.pi * (t - warmup) / (steps - warmup))) / 2)
-    if warmup < steps:
-        assert rates[warmup] == lr
-        assert learning_rate(rule, steps) == pytest.approx(0.0, abs=1e-12 * lr)
-
-
-@pytest.mark.parametrize("warmup", [0, 3])
-def test_the_optimiser_takes_that_rate(workspace: Workspace, warmup: int) -> None:
-    """Adam's first step moves every weight by the rate itself."""
-    module = workspace.fresh_module()
-    before = copy.deepcopy(module)
-    changed = section(steps=1, lr=1e-3, warmup_steps=warmup, optimizer="adam", clip_norm=None)
-    train(workspace, changed=changed, module=module)
-    moved = max(float((a - b).detach().abs().max()) for a, b in zip(module.parameters(), before.parameters()))
-    assert moved == pytest.approx(1e-3 / (warmup + 1), rel=1e-3)
-
-
-# --- penalties, teacher, masks ---------------------------------------------------------------------------------
-
-
-def last_is_best(task: Task) -> Task:
-    """The task with a score that rises with every step."""
-    return dataclasses.replace(task, evaluate=lambda module: {"dice": -falling(module)})
-
-
-def test_penalties_shrink_the_kernels_and_nothing_else(workspace: Workspace) -> None:
-    sizes, others, task = [], [], last_is_best(workspace.task)
-    for penalties in ((), (L0(alpha=1e-3, beta=5.0, l2=1e-3),)):
-        module = workspace.fresh_module()
-        changed = section(lr=1e-2)
-        fit(module, task, changed, name="stage", seed=0, penalties=penalties)
-        watched = {id(k) for k in kernels(module)}
-        sizes.append(sum(float(k.detach().abs().sum()) for k in kernels(module)))
-        others.append(sum(float(p.detach().abs().sum()) for p in module.parameters() if id(p) not in watched))
-    assert sizes[1] < 0.8 * sizes[0]
-    assert others[1] > 0.8 * others[0]
-
-
-def test_a_teacher_pulls_the_student_and_stays_as_it_is(workspace: Workspace) -> None:
-    torch.manual_seed(1)
-    master = workspace.fresh_module()
-    for parameter in master.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    untouched = copy.deepcopy(master)
-    images = torch.stack([workspace.task.draws[i][0] for i in range(4)])
-    images, _ = workspace.task.prepare(images, torch.zeros(4, 32, 32, dtype=torch.long))
-    distance = []
-    for weight in (0.0, 10.0):
-        teacher = dense_teacher(master.train(), DistillSection(weight=weight, temperature=2.0), ignore_index=255)
-        student = workspace.fresh_module()
-        changed = section(lr=1e-2, steps=30, evaluate_every=30)
-        fit(student, last_is_best(workspace.task), changed, name="stage", seed=0, teacher=teacher)
-        with torch.no_grad():
-            answers = [net.eval()(images).softmax(1) for net in (student, master)]
-        distance.append(float((answers[0] - answers[1]).abs().mean()))
-    assert distance[1] < 0.8 * distance[0]
-    assert identical(master, untouched)
-    assert not master.training
-    assert all(p.grad is None for p in master.parameters())
-
-
-def test_masks_hold_through_training_and_the_plan_is_kept(workspace: Workspace, tmp_path: Path) -> None:
-    net = PrunedModel.from_module(workspace.fresh_module(), torch.randn(1, 3, 32, 32))
-    net.apply_cut([unit.label for family in net.channels.families for unit in family.units[::2]])
-    masked = [(name, axis) for name, axes in net.plan.initializers.items() for axis in axes if axis.masked]
-    assert len(masked) > 10
-    calls = []
-
-    def silent(state: Mapping[str, Tensor]) -> bool:
-        return all(
-            not state[name].index_select(axis.axis, torch.tensor(axis.cut)).any()
-            and bool(state[name].index_select(axis.axis, torch.tensor(axis.keep)).any())
-            for name, axis in masked
-        )
-
-    class Watching(Silent):
-        def step(self, done: int, values: Mapping[str, float]) -> None:
-            assert len(calls) == done
-            assert silent(net.module.state_dict())
-
-    def hold() -> None:
-        calls.append(None)
-        net.hold_masks()
-
-    changed = section(lr=1e-2, weight_decay=1e-2, optimizer="sgd")
-    fit(
-        net.module,
-        workspace.task,
-        changed,
-        name="stage",
-        seed=0,
-        plan=net.plan,
-        after_step=hold,
-        directory=tmp_path / "run",
-        progress=Watching(),
-    )
-    assert len(calls) == STEPS
-    assert silent(net.module.state_dict())
-    saved = load_checkpoint(tmp_path / "run")
-    assert saved.plan == net.plan
-    assert silent(saved.model)
-
-
-@settings(max_examples=8, deadline=None)
-@given(st.integers(1, STEPS - 1), st.sampled_from([1, 2, 5, 7]))
-def test_any_step_may_be_the_last_before_an_interruption(
-    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory, step: int, every: int
-) -> None:
-    directory, changed = tmp_path_factory.mktemp("any") / "run", section(evaluate_every=every)
-    with pytest.raises(Interrupted):
-        train(workspace, directory, changed=changed, progress=StopAt(step))
-    assert identical(train(workspace, directory, changed=changed)[1], train(workspace, changed=changed)[1])

@@ -147,7 +147,7 @@ def test_every_kernel_of_a_unet() -> None:
     assert {names[id(k)] for k in kernels(net)} == wanted
 
 
-def test_a_regulariser_from_a_recipe() -> None:
+def test_a_regularizer_from_a_recipe() -> None:
     section = L0Regularizer(name="l0", alpha=1e-5, beta=7.0, l2=1e-3, layer_scale="inverse")
     assert build_regularizer(section) == L0(alpha=1e-5, beta=7.0, l2=1e-3, layer_scale="inverse")
     assert build_regularizer(L0Regularizer(name="l0")) == L0()

@@ -34,7 +34,7 @@ class Macs:
     def select(self, channels: ChannelMap, scores: NDArray[np.float64], share: float = 1.0) -> frozenset[int]:
         """Labels of the units to cut when `share` in (0, 1] of the way to the budget is to be gone.
 
-        scores: (units,) in the order of `units(channels)`; a unit of infinite score stays.
+        scores: (units,) in the order of `channels.unit_labels`; a unit of infinite score stays.
         Raises BudgetError if the narrowest allowed net still needs more.
         """
         sizes = {name: list(v.shape.numpy()) for name, v in channels.model.graph.initializers.items() if v.shape}

@@ -1,6 +1,6 @@
 """Scores that say which units matter."""
 
 from .registry import CRITERIA, Criterion, criterion
-from .units import Scored, units
+from .units import Scored
 
-__all__ = ["CRITERIA", "Criterion", "Scored", "criterion", "units"]
+__all__ = ["CRITERIA", "Criterion", "Scored", "criterion"]

@@ -17,7 +17,10 @@ class L1:
     name: str = "l1"
 
     def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """One score per unit, in the order of `units(channels)`, higher = keep. images are not looked at."""
+        """One score per unit, higher = keep; images are not looked at.
+
+        Returns (units,) float64 in the order of `channels.unit_labels`.
+        """
         weights = net.graph.graph.initializers
         observed = []
         for name, axes in net.channels.initializer_axes.items():

@@ -32,7 +32,10 @@ class LnNorm:
     name: str = "ln_norm"
 
     def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """One score per unit, in the order of `units(channels)`, higher = keep. images: (N, C, H, W) normalised."""
+        """One score per unit, higher = keep.
+
+        images: (N, C, H, W) float32, normalised. Returns (units,) float64 in the order of `channels.unit_labels`.
+        """
         maps = find_feature_maps(net.channels)
         orders = [order_of_depth(m.depth, m.depths) for m in maps]
         totals = [np.zeros(len(m.ids)) for m in maps]

@@ -23,7 +23,10 @@ class Criterion(Protocol):
         ...
 
     def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """One score per unit, in the order of `units(channels)`, higher = keep. images: (N, C, H, W) normalised."""
+        """One score per unit, higher = keep.
+
+        images: (N, C, H, W) float32, normalised. Returns (units,) float64 in the order of `channels.unit_labels`.
+        """
         ...
 
 

@@ -10,7 +10,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
-from edgeslim.exporter.channels.families import Unit
 from edgeslim.exporter.channels.labels import Ids
 
 
@@ -23,15 +22,11 @@ class Scored(Protocol):
     def channels(self) -> ChannelMap: ...
 
 
-def units(channels: ChannelMap) -> list[Unit]:
-    """All units, family by family: the order of every score array."""
-    return [unit for family in channels.families for unit in family.units]
-
-
 def mean_over_units(channels: ChannelMap, observed: Iterable[tuple[Ids, NDArray[np.float64]]]) -> NDArray[np.float64]:
     """The mean of everything observed of each unit.
 
-    observed: (root labels (C,), scores (C,)) per feature map or kernel. Returns (units,) float64; a unit that nobody
+    observed: (root labels (C,), scores (C,)) per feature map or kernel. Returns (units,) float64 in the order of
+    `channels.unit_labels`; a unit that nobody
     observed scores infinity and is kept.
     """
     labels = channels.unit_labels

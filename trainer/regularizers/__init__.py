@@ -1,6 +1,6 @@
 """Penalties that make weights, and then channels, dispensable."""
 
 from .l0 import L0
-from .registry import Regularizer, build_regularizer, kernels
+from .registry import Regularizer, build_regularizer, kernels, penalty_term
 
-__all__ = ["L0", "Regularizer", "build_regularizer", "kernels"]
+__all__ = ["L0", "Regularizer", "build_regularizer", "kernels", "penalty_term"]

@@ -1,4 +1,4 @@
-"""l0 regularisation by an exponential surrogate.
+"""l0 regularization by an exponential surrogate.
 
     R = alpha * sum_l s_l * sum_w (1 - exp(-beta |w|))  +  l2 * sum_w w^2
     dR/dw = alpha * s_l * beta * sign(w) * exp(-beta |w|)  +  2 * l2 * w

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from ..recipe import L0Regularizer
+from ..task import Step, Term
 from .l0 import L0
 
 
@@ -27,6 +28,15 @@ class Regularizer(Protocol):
 def build_regularizer(section: L0Regularizer) -> Regularizer:
     """The regularizer that a recipe asks for."""
     return L0(alpha=section.alpha, beta=section.beta, l2=section.l2, layer_scale=section.layer_scale)
+
+
+def penalty_term(regularizer: Regularizer) -> Term:
+    """A penalty as a term of a run's loss: over the kernels of the net in training."""
+
+    def term(step: Step) -> Tensor:
+        return regularizer.penalty(kernels(step.module))
+
+    return term
 
 
 def kernels(module: nn.Module) -> list[nn.Parameter]:

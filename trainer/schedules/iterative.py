@@ -32,7 +32,7 @@ def prune_iteratively(
     """
     for number in range(1, rounds + 1):
         scores = criterion.score(net, images)
-        # What is gone stays gone: a dead unit scores lowest of all.
+        # What is cut stays cut: it scores lowest of all.
         gone = net.cut
         labels = net.channels.unit_labels
         scores = np.where(np.isin(labels, np.fromiter(gone, np.int64, len(gone))), -np.inf, scores)

@@ -29,7 +29,9 @@ def run(
     onnx: Annotated[
         bool, typer.Option("--onnx", help="RUN and BUNDLE are ONNX files: take the dead channels out of any model.")
     ] = False,
-    ratio: Annotated[float | None, typer.Option(help="With --onnx: cut this fraction of all channels too.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="With --onnx: cut this fraction of every family's channels too.")
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="With --onnx: cut to this share of the work, such as macs=0.5x.")
     ] = None,

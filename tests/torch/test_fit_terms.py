@@ -1,0 +1,124 @@
+"""What takes part in the steps beside the task: penalties, a teacher, masks that must hold."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgeslim.trainer.checkpoint import load_checkpoint
+from edgeslim.trainer.distill import teacher_term
+from edgeslim.trainer.fit import fit
+from edgeslim.trainer.progress import Silent
+from edgeslim.trainer.pruned import PrunedModel
+from edgeslim.trainer.recipe import DistillSection
+from edgeslim.trainer.regularizers import L0, kernels, penalty_term
+from edgeslim.trainer.task import AfterStep, Step
+from edgeslim.trainer.workspace import Workspace
+
+from .runs import STEPS, identical, last_is_best, section
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_penalties_shrink_the_kernels_and_nothing_else(workspace: Workspace) -> None:
+    sizes, others, task = [], [], last_is_best(workspace.task)
+    for terms in ((), (penalty_term(L0(alpha=1e-3, beta=5.0, l2=1e-3)),)):
+        module = workspace.fresh_module()
+        changed = section(lr=1e-2)
+        fit(module, task, changed, name="stage", seed=0, terms=terms)
+        watched = {id(k) for k in kernels(module)}
+        sizes.append(sum(float(k.detach().abs().sum()) for k in kernels(module)))
+        others.append(sum(float(p.detach().abs().sum()) for p in module.parameters() if id(p) not in watched))
+    assert sizes[1] < 0.8 * sizes[0]
+    assert others[1] > 0.8 * others[0]
+
+
+def test_a_teacher_pulls_the_student_and_stays_as_it_is(workspace: Workspace) -> None:
+    torch.manual_seed(1)
+    master = workspace.fresh_module()
+    for parameter in master.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    untouched = copy.deepcopy(master)
+    images = torch.stack([workspace.task.draws[i][0] for i in range(4)])
+    images, _ = workspace.task.prepare(images, torch.zeros(4, 32, 32, dtype=torch.long))
+    distance = []
+    for weight in (0.0, 10.0):
+        term = teacher_term(master.train(), DistillSection(weight=weight, temperature=2.0), ignore_index=255)
+        student = workspace.fresh_module()
+        changed = section(lr=1e-2, steps=30, evaluate_every=30)
+        fit(student, last_is_best(workspace.task), changed, name="stage", seed=0, terms=[term])
+        with torch.no_grad():
+            answers = [net.eval()(images).softmax(1) for net in (student, master)]
+        distance.append(float((answers[0] - answers[1]).abs().mean()))
+    assert distance[1] < 0.8 * distance[0]
+    assert identical(master, untouched)
+    assert not master.training
+    assert all(p.grad is None for p in master.parameters())
+
+
+def test_masks_hold_through_training_and_the_plan_is_kept(workspace: Workspace, tmp_path: Path) -> None:
+    net = PrunedModel.from_module(workspace.fresh_module(), torch.randn(1, 3, 32, 32))
+    net.apply_cut([unit.label for family in net.channels.families for unit in family.units[::2]])
+    masked = [(name, axis) for name, axes in net.plan.initializers.items() for axis in axes if axis.masked]
+    assert len(masked) > 10
+    calls = []
+
+    def silent(state: Mapping[str, Tensor]) -> bool:
+        return all(
+            not state[name].index_select(axis.axis, torch.tensor(axis.cut)).any()
+            and bool(state[name].index_select(axis.axis, torch.tensor(axis.keep)).any())
+            for name, axis in masked
+        )
+
+    class Watching(Silent):
+        def step(self, done: int, values: Mapping[str, float]) -> None:
+            assert len(calls) == done
+            assert silent(net.module.state_dict())
+
+    def hold(step: Step) -> None:
+        assert step.number == len(calls) and step.module is net.module
+        calls.append(None)
+        net.hold_masks()
+
+    changed = section(lr=1e-2, weight_decay=1e-2, optimizer="sgd")
+    fit(
+        net.module,
+        workspace.task,
+        changed,
+        name="stage",
+        seed=0,
+        plan=net.plan,
+        after_step=[hold],
+        directory=tmp_path / "run",
+        progress=Watching(),
+    )
+    assert len(calls) == STEPS
+    assert silent(net.module.state_dict())
+    saved = load_checkpoint(tmp_path / "run")
+    assert saved.plan == net.plan
+    assert silent(saved.model)
+
+
+def test_terms_see_every_step_and_calls_come_in_order(workspace: Workspace) -> None:
+    seen: list[tuple[str, int]] = []
+    net, plain = workspace.fresh_module(), workspace.fresh_module()
+
+    def term(step: Step) -> Tensor:
+        assert step.module is net and step.logits.requires_grad
+        assert step.images.shape == (2, 3, 32, 32) and step.images.dtype == torch.float32
+        assert step.masks.shape == (2, 32, 32) and step.logits.shape == (2, 2, 32, 32)
+        seen.append(("term", step.number))
+        return 0 * step.logits.sum()
+
+    def call(name: str) -> AfterStep:
+        return lambda step: seen.append((name, step.number))
+
+    fit(net, workspace.task, section(), name="stage", seed=0, terms=[term], after_step=[call("first"), call("second")])
+    assert seen == [(name, number) for number in range(STEPS) for name in ("term", "first", "second")]
+    fit(plain, workspace.task, section(), name="stage", seed=0)
+    assert identical(net, plain)  # the term was zero
