@@ -22,7 +22,7 @@ class Ratio:
     def select(self, channels: ChannelMap, scores: NDArray[np.float64], share: float = 1.0) -> frozenset[int]:
         """Labels of the units to cut when `share` in (0, 1] of the way to the budget is to be gone.
 
-        scores: (units,) in the order of `units(channels)`.
+        scores: (units,) in the order of `channels.unit_labels`.
         """
         keep = (1.0 - self.ratio) ** share
         cut: set[int] = set()
@@ -33,5 +33,5 @@ class Ratio:
             kept = self.limits.in_units(family).round_up(keep * family.width, family.width)
             kept = max(kept, int(np.isposinf(own).sum()))  # what nobody could score stays
             lowest = np.argsort(own, kind="stable")[: family.width - kept]
-            cut.update(family.units[i].label for i in lowest.tolist())
+            cut.update(family.labels[lowest].tolist())
         return frozenset(cut)
