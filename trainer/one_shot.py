@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import ConfigError, InvariantError
 from edgeslim.exporter.channels import ChannelMap, analyze
-from edgeslim.exporter.foreign.feeds import Arrays, InputSpec, open_session
+from edgeslim.exporter.foreign.feeds import Arrays, InputSpec, open_session, run_session
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.plan import plan_from_cut
 from edgeslim.exporter.weights import with_weights
@@ -109,17 +109,15 @@ def _images(specs: tuple[InputSpec, ...], calibration: Sequence[Arrays]) -> NDAr
 
 def _distance(model: ir.Model, reference: ir.Model, inputs: Sequence[Arrays]) -> float:
     """|outputs - reference's| / |reference's| over all inputs."""
-    new, old = (
-        open_session(ir.to_proto(model).SerializeToString(), "the masked graph"),
-        open_session(ir.to_proto(reference).SerializeToString(), "the graph"),
-    )
+    forms = {"the masked graph": model, "the graph": reference}
+    sessions = {what: open_session(ir.to_proto(form).SerializeToString(), what) for what, form in forms.items()}
     total = size = 0.0
     for given in inputs:
-        for a, b in zip(new.run(None, dict(given)), old.run(None, dict(given))):
-            if np.asarray(b).dtype.kind != "f":
+        for a, b in zip(*(run_session(session, None, given, what) for what, session in sessions.items())):
+            if b.dtype.kind != "f":
                 continue
-            total += float(np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64)).sum())
-            size += float(np.square(np.asarray(b, np.float64)).sum())
+            total += float(np.square(a.astype(np.float64) - b.astype(np.float64)).sum())
+            size += float(np.square(b.astype(np.float64)).sum())
     return float(np.sqrt(total / max(size, 1e-300)))
 
 

@@ -43,7 +43,7 @@ from edgeslim.runtime.manifest import LayerCoverage
 from .budget import WidthLimits, parse_wish
 from .calibration import Calibration, samples
 from .correction import Correction
-from .one_shot import Wish, cut_once
+from .one_shot import OneShot, Wish, cut_once
 
 HALF = Tolerance(relative_atol=5e-3, rtol=1e-2)
 """For nets with 16-bit weights, which round at a thousandth; a wrong channel is a hundred times above."""
@@ -157,13 +157,7 @@ def _slim(
     compact = cut.compact if cut is not None else slimmed.model
     changed = bool(slimmed.removed or (cut is not None and cut.units))
     data = _finished(compact, net.file) if changed else net.file.source
-    forms = {"without dead channels": _runner(slimmed.model, net)} if cut is not None else {}
-    forms |= {} if cut is not None else {"written file": runner_from_bytes(data, net.specs, "the slimmed model")}
-    certificate = certify((net.reference, net.original), forms, net.probes, tolerance)
-    if cut is not None:
-        written = {"written file": runner_from_bytes(data, net.specs, "the slimmed model")}
-        masked = certify(("masked net", _runner(cut.masked, net)), written, net.probes, tolerance)
-        certificate = Certificate(stages=certificate.stages + masked.stages)
+    certificate = _certified(net, slimmed.model, cut, data if changed else None, tolerance)
     require(certificate)
     shape = tuple(net.probes[0].batches[0].shape)
     report = SlimReport(
@@ -180,6 +174,22 @@ def _slim(
     )
     write_bytes(out, data)
     return report
+
+
+def _certified(
+    net: _Net, slimmed: ir.Model, cut: OneShot | None, data: bytes | None, tolerance: Tolerance
+) -> Certificate:
+    """What is written against what it must equal. data: the bytes to write, None where they are those of the file."""
+    given = f"{net.file.path.name} as given"
+    if data is None:  # the same bytes: also where they are too old for ONNX Runtime, and their converted form was run
+        written, reference = net.original, given
+    else:
+        written, reference = runner_from_bytes(data, net.specs, "the slimmed model"), net.reference
+    if cut is None:
+        return certify((reference, net.original), {"written file": written}, net.probes, tolerance)
+    dead = certify((reference, net.original), {"without dead channels": _runner(slimmed, net)}, net.probes, tolerance)
+    masked = certify(("masked net", _runner(cut.masked, net)), {"written file": written}, net.probes, tolerance)
+    return Certificate(stages=dead.stages + masked.stages)
 
 
 def _wish(ratio: float | None, target: str | None, multiple: int, minimum: int) -> Wish | None:

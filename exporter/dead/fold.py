@@ -127,7 +127,8 @@ def _replace(
 ) -> None:
     """Give an input of a node a new value: under its name where the node is its only reader and its shape stays."""
     old = node.inputs[index]
-    if old is not None and len(old.uses()) == 1 and tuple(old.shape or ()) == array.shape:
+    own = old is not None and len(old.uses()) == 1 and not old.is_graph_output()
+    if own and old is not None and tuple(old.shape or ()) == array.shape:
         old.const_value = ir.tensor(array.astype(dtype), name=old.name)
         return
     name = f"{node.outputs[0].name}/folded_bias"

@@ -8,8 +8,9 @@ certificate wants it.
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ from ..certificate import Probe, Runner
 
 SIDES = (64, 96, 128, 224, 320, 32, 256)
 """Sizes to try for a dimension that is not given as a number; most nets with strides up to 32 accept the first."""
+
+_SOURCE_PLACE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])")
+"""What ONNX Runtime says of its own code numbers and C++ sources before it says what is wrong."""
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -90,7 +94,41 @@ def open_session(model: bytes, what: str) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own exception types, all of them "cannot load"
-        raise ExportError(f"ONNX Runtime refuses {what}: {first_line(error)}", "try another opset") from error
+        raise ExportError(
+            f"ONNX Runtime {onnxruntime.__version__} refuses {what}: {_said(error)}",
+            "export the model for another opset, or write it with an older version of the format",
+        ) from error
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, names: Sequence[str] | None, given: Arrays, what: str
+) -> list[NDArray[np.generic]]:
+    """The values of these names, all outputs where None; a sequence counts as its elements.
+
+    Raises ExportError where the model cannot be run on these inputs, or gives something else than numbers.
+    """
+    try:
+        found = session.run(names, dict(given))
+    except Exception as error:  # as above
+        shape = next((a.shape for a in given.values()), ())
+        raise ExportError(
+            f"{what} does not run on an input of shape {shape}: {_said(error)}", "give calibration data"
+        ) from error
+    return [_numbers(a, what) for value in found for a in (value if isinstance(value, list) else [value])]
+
+
+def _numbers(value: object, what: str) -> NDArray[np.generic]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ExportError(
+            f"{what} gives values that are no numbers, but {type(value).__name__} of {array.dtype}",
+            "only numbers can be compared; leave such outputs out of the graph",
+        )
+    return array
+
+
+def _said(error: Exception) -> str:
+    return _SOURCE_PLACE.sub("", first_line(error))[:400]
 
 
 def runner_from_bytes(model: bytes, specs: tuple[InputSpec, ...], what: str, given: Arrays | None = None) -> Runner:
@@ -98,12 +136,7 @@ def runner_from_bytes(model: bytes, specs: tuple[InputSpec, ...], what: str, giv
     session = open_session(model, what)
 
     def run(lead: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        try:
-            return [np.asarray(a) for a in session.run(None, dict(feeds(specs, lead, given)))]
-        except Exception as error:  # as above
-            raise ExportError(
-                f"{what} does not run on an input of shape {lead.shape}: {first_line(error)}", "give calibration data"
-            ) from error
+        return run_session(session, None, feeds(specs, lead, given), what)
 
     return run
 

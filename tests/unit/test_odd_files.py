@@ -1,0 +1,109 @@
+"""ONNX files that are no usual nets: they are slimmed, copied or refused, and never an exception of somebody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeslim.errors import ExportError
+from edgeslim.exporter.foreign.feeds import open_session, run_session
+from edgeslim.trainer.slim import SlimReport, slim_file
+
+NET = """
+<ir_version: 8, opset_import: ["" : {opset}]>
+net ({inputs}) => ({outputs})
+{{
+  a = Conv (x, stem)
+  {body}
+}}
+"""
+IMAGE = "float[n, 3, 8, 8] x"
+
+
+def slimmed(
+    folder: Path,
+    body: str,
+    *,
+    inputs: str = IMAGE,
+    outputs: str = "float[n, 8, h, w] b",
+    opset: int = 18,
+    **options: float,
+) -> SlimReport:
+    """What becomes of a convolution and `body`; a refusal must leave no file."""
+    proto = onnx.parser.parse_model(NET.format(opset=opset, inputs=inputs, outputs=outputs, body=body))
+    stem = np.random.default_rng(0).standard_normal((8, 3, 1, 1), np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(stem, "stem"))
+    return written(folder, proto, **options)
+
+
+def written(folder: Path, proto: onnx.ModelProto, **options: float) -> SlimReport:
+    onnx.save(proto, folder / "in.onnx")
+    try:
+        return slim_file(folder / "in.onnx", folder / "out.onnx", **options)  # type: ignore[arg-type]
+    finally:
+        assert len(list(folder.iterdir())) <= 2
+
+
+@pytest.mark.parametrize("ratio", [None, 0.5])
+def test_a_net_of_one_number(tmp_path: Path, ratio: float | None) -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> net (float x) => (float y) { y = Neg (x) }'
+    )
+    report = written(tmp_path, proto, **({} if ratio is None else {"ratio": ratio}))
+    assert report.certificate.stages[0].inputs == "random: 1, 1"
+    assert (tmp_path / "in.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"ratio": 0.5}])
+def test_weights_of_a_sub_graph_are_no_channels_of_the_graph(tmp_path: Path, options: dict[str, float]) -> None:
+    """The branches own initializers; nobody else may look for them, score them or cut them."""
+    body = """k = ReduceMax <keepdims = 0> (x)
+      z = Constant <value = float {0}> ()
+      c = Greater (k, z)
+      b = If (c) <then_branch = t () => (float[n, 8, h, w] p)
+                    <float[8, 1, 1] shift = {1., 2., 3., 4., 5., 6., 7., 8.}> { p = Add (a, shift) },
+                  else_branch = e () => (float[n, 8, h, w] q) { q = Identity (a) }>"""
+    report = slimmed(tmp_path, body, **options)
+    assert report.dead == report.cut == 0 and "no rule" in (report.coverage[0].reason or "")
+
+
+def test_outputs_that_are_no_numbers(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="no numbers"):
+        slimmed(tmp_path, "b = Cast <to = 8> (a)", outputs="string[n, 8, h, w] b")
+
+
+def test_a_sequence_counts_as_its_elements(tmp_path: Path) -> None:
+    report = slimmed(tmp_path, "b = SplitToSequence <axis = 1> (a)", outputs="seq(float[n, k, h, w]) b")
+    (stage,) = report.certificate.stages
+    assert stage.passed and stage.atol > 0
+
+
+def test_an_old_file_that_only_runs_converted_is_copied(tmp_path: Path) -> None:
+    """ONNX Runtime has no AveragePool as it stood before opset 7; there is nothing to take out of this net."""
+    body = "b = AveragePool <kernel_shape = [2, 2]> (a)"
+    report = slimmed(tmp_path, body, opset=6)
+    (stage,) = report.certificate.stages
+    assert (stage.name, stage.reference) == ("written file", "in.onnx as given")
+    assert (tmp_path / "in.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
+
+
+def test_a_refusal_of_the_runtime_says_what_is_wrong_and_not_where_in_its_sources() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> net (float x) => (float y) { y = Neg (x) }'
+    )
+    proto.ir_version = onnx.IR_VERSION + 1
+    with pytest.raises(ExportError, match=r"refuses the net: Unsupported model IR version: \d+"):
+        open_session(proto.SerializeToString(), "the net")
+
+
+def test_a_net_that_only_some_inputs_survive() -> None:
+    """An index that is computed from the image may point outside."""
+    text = """<ir_version: 8, opset_import: ["" : 18]> net (int64[1] x) => (float[1] y)
+    <float[4] table = {0., 1., 2., 3.}> { y = Gather (table, x) }"""
+    session = open_session(onnx.parser.parse_model(text).SerializeToString(), "the net")
+    assert run_session(session, None, {"x": np.array([2])}, "the net")[0] == [2.0]
+    with pytest.raises(ExportError, match=r"the net does not run on an input of shape \(1,\)"):
+        run_session(session, None, {"x": np.array([9])}, "the net")
