@@ -248,12 +248,23 @@ def _finished(model: ir.Model, file: ForeignModel) -> bytes:
     proto = ir.to_proto(model)
     try:
         check_rules(proto)
+        _check_interface(proto, onnx.ModelProto.FromString(file.source))
         return bytes(proto.SerializeToString())
     except ValueError as error:
         raise ExportError(
             f"the slimmed form of {file.path} breaks the rules of ONNX: {first_line(error)}",
             "nothing was written; please report the net",
         ) from error
+
+
+def _check_interface(new: onnx.ModelProto, old: onnx.ModelProto) -> None:
+    """Programs feed and read a net by name. Raises ValueError where they could not go on doing so."""
+    weights = {tensor.name for tensor in old.graph.initializer}  # old files list them among the inputs
+    for kind in ("input", "output"):
+        before = [v.name for v in getattr(old.graph, kind) if kind == "output" or v.name not in weights]
+        after = [v.name for v in getattr(new.graph, kind)]
+        if before != after:
+            raise ValueError(f"its {kind}s are {', '.join(after)} and were {', '.join(before)}")
 
 
 def _sizes(model: ir.Model, data: bytes, opset: int, shape: tuple[int, ...]) -> FileSizes:

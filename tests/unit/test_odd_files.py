@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeslim.errors import ExportError
+from edgeslim.errors import EdgeslimError, ExportError
 from edgeslim.exporter.foreign.feeds import open_session, run_session
 from edgeslim.trainer.slim import SlimReport, slim_file
 
@@ -107,3 +107,90 @@ def test_a_net_that_only_some_inputs_survive() -> None:
     assert run_session(session, None, {"x": np.array([2])}, "the net")[0] == [2.0]
     with pytest.raises(ExportError, match=r"the net does not run on an input of shape \(1,\)"):
         run_session(session, None, {"x": np.array([9])}, "the net")
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_net_whose_constants_were_rewritten_before_is_cut_again(tmp_path: Path) -> None:
+    """Sizes of a Split change when the dead leave, and change again with the ratio."""
+    body = """p, q = Split <axis = 1> (a, sizes)
+      c = Relu (p)
+      d = Conv (c, left)
+      e = Conv (q, right)
+      b = Add (d, e)"""
+    proto = onnx.parser.parse_model(NET.format(opset=18, inputs=IMAGE, outputs="float[n, 4, h, w] b", body=body))
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((8, 3, 1, 1), np.float32) for name in ("stem",)}
+    weights |= {name: rng.standard_normal((4, n, 1, 1), np.float32) for name, n in (("left", 5), ("right", 3))}
+    weights["stem"][[1, 6]] = 0
+    weights["sizes"] = np.array([5, 3])
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    report = written(tmp_path, proto, ratio=0.5)
+    assert report.dead == 2 and report.cut == 3
+    assert len(set(t.name for t in onnx.load(tmp_path / "out.onnx").graph.initializer)) == 4
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = Sigmoid (a)\n c = Conv (s, head)\n b = Slice (c, one, many, one, two)",
+        "s = Sigmoid (a)\n c = Conv (s, head)\n d = Reshape (c, apart)\n"
+        "e = Transpose <perm = [0, 2, 1, 3, 4]> (d)\n b = Reshape (e, whole)",
+    ],
+)
+def test_outputs_keep_their_names(tmp_path: Path, body: str) -> None:
+    """Also where the operator that makes an output is written as another one."""
+    proto = onnx.parser.parse_model(
+        NET.format(opset=18, inputs="float[2, 3, 8, 8] x", outputs="float[2, k, 8, 8] b", body=body)
+    )
+    rng = np.random.default_rng(0)
+    stem = rng.standard_normal((8, 3, 1, 1), np.float32)
+    stem[[1, 6]] = 0
+    weights = {"stem": stem, "head": rng.standard_normal((6, 8, 1, 1), np.float32)}
+    weights |= {"one": np.array([1]), "two": np.array([2]), "many": np.array([9])}
+    weights |= {"apart": np.array([2, 2, 3, 8, 8]), "whole": np.array([2, 6, 8, 8])}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    assert written(tmp_path, proto).dead == 2
+    assert [v.name for v in onnx.load(tmp_path / "out.onnx").graph.output] == ["b"]
+
+
+def test_names_of_the_file_are_not_taken_twice(tmp_path: Path) -> None:
+    """The names that folding would choose are those of a node's output and of initializers already."""
+    body = """s = Sigmoid (a)
+      y = Conv (s, head)
+      t = Sigmoid (y)
+      p = GlobalAveragePool (t)
+      f = Flatten (p)
+      m = MatMul (f, last)
+      taken = Sum (m, other)
+      b = Relu (taken)"""
+    proto = onnx.parser.parse_model(NET.format(opset=18, inputs=IMAGE, outputs="float[n, 5] b", body=body))
+    rng = np.random.default_rng(0)
+    shapes = {"stem": (8, 3, 1, 1), "head": (6, 8, 1, 1), "last": (6, 5), "m/folded": (5,)}
+    weights = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    weights["stem"][[1, 6]] = 0
+    weights["head"][2] = 0
+    weights["y/folded_bias"] = np.ones(5, np.float32)
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    renamed = {"other": "m/folded", "taken": "m/product"}
+    for node in proto.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    assert written(tmp_path, proto).dead == 3
+
+
+def test_a_slice_that_is_none_is_refused(tmp_path: Path) -> None:
+    for starts, steps in (([0], [0]), ([0, 1], [2])):
+        proto = onnx.parser.parse_model(
+            NET.format(opset=18, inputs=IMAGE, outputs="float[n, k, h, w] b", body="b = Slice (a, s, s, o, t)")
+        )
+        arrays = {
+            "stem": np.ones((8, 3, 1, 1), np.float32),
+            "s": np.array(starts),
+            "t": np.array(steps),
+            "o": np.ones(1, np.int64),
+        }
+        proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+        with pytest.raises(EdgeslimError, match=r"in\.onnx"):
+            written(tmp_path, proto)
