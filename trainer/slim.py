@@ -12,15 +12,19 @@ Nothing here trains, and torch is not needed.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec
 
 import onnx
 import onnx_ir as ir
 
 from edgeslim.atomic import write_bytes
-from edgeslim.errors import ConfigError, EdgeslimError, ExportError, first_line
+from edgeslim.errors import ConfigError, EdgeslimError, ExportError, UnsupportedGraphError, first_line
 from edgeslim.exporter.certificate import Probe, Runner, Tolerance, certify, require
 from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
 from edgeslim.exporter.cost import count_macs, count_parameters, count_weight_bytes
@@ -45,6 +49,7 @@ from .calibration import Calibration, samples
 from .correction import Correction
 from .one_shot import OneShot, Wish, cut_once
 
+Given = ParamSpec("Given")
 HALF = Tolerance(relative_atol=5e-3, rtol=1e-2)
 """For nets with 16-bit weights, which round at a thousandth; a wrong channel is a hundred times above."""
 
@@ -65,8 +70,10 @@ class FileSizes:
 class SlimReport:
     """What became of a file. dead: units that left because they were dead; cut: units that the budget cut.
 
-    output_error: |output - original's| / |original's|, on calibration inputs where there are some, of the net that is
-    written; uncorrected_error: of the same without the correction. None where nothing but dead channels went.
+    output_error: |output - original's| / |original's| of the net that is written; uncorrected_error: without the
+    correction. None where nothing but dead channels went. unseen_inputs: on how many calibration inputs they are
+    measured, which nothing was fitted to or chosen by; 0 where there were fewer than five (all of them are used) or
+    none (random ones are).
     """
 
     path: str
@@ -79,6 +86,7 @@ class SlimReport:
     corrections: tuple[Correction, ...] = ()
     output_error: float | None = None
     uncorrected_error: float | None = None
+    unseen_inputs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,36 +107,6 @@ class _Net:
         return [feeds(self.specs, random_array(lead, b.shape, 1000 + i)) for i, b in enumerate(batches)]
 
 
-def slim_onnx(
-    path: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    ratio: float | None = None,
-    target: str | None = None,
-    calibration: Calibration | None = None,
-    width_multiple: int = 1,
-    min_width: int = 1,
-    tolerance: Tolerance | None = None,
-) -> Coverage:
-    """Write `out`, the ONNX file `path` with fewer channels, and return what became of every layer.
-
-    Without `ratio` (fraction of every family's channels) or `target` ("macs=0.5x") only dead channels go.
-    calibration: see Calibration; with it channels are scored by feature maps and consumers are corrected.
-    Raises UnsupportedGraphError for a bad file, CertificateError if the result differs: then nothing is written.
-    """
-    report = slim_file(
-        path,
-        out,
-        ratio=ratio,
-        target=target,
-        calibration=calibration,
-        width_multiple=width_multiple,
-        min_width=min_width,
-        tolerance=tolerance,
-    )
-    return Coverage(report.coverage)
-
-
 def slim_file(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -140,11 +118,31 @@ def slim_file(
     min_width: int = 1,
     tolerance: Tolerance | None = None,
 ) -> SlimReport:
-    """`slim_onnx` with everything there is to report."""
+    """Write `out`, the ONNX file `path` with fewer channels, and return all there is to say about it.
+
+    Without `ratio` (fraction of every family's channels) or `target` ("macs=0.5x") only dead channels go.
+    calibration: see Calibration; with it channels are scored by feature maps and consumers are corrected.
+    Raises UnsupportedGraphError for a bad file, CertificateError if the result differs: then nothing is written.
+    """
     wish = _wish(ratio, target, width_multiple, min_width)
     _check_paths(Path(path), Path(out))
     with quiet():
         return _slim(Path(path), Path(out), wish, calibration, tolerance)
+
+
+def _coverage_of(verb: Callable[Given, SlimReport]) -> Callable[Given, Coverage]:
+    """The same verb, options and all, for those who only want to know what became of every layer."""
+
+    @functools.wraps(verb)
+    def short(*args: Given.args, **kwargs: Given.kwargs) -> Coverage:
+        return Coverage(verb(*args, **kwargs).coverage)
+
+    short.__name__ = short.__qualname__ = "slim_onnx"
+    vars(short)["__signature__"] = inspect.signature(verb).replace(return_annotation=Coverage)
+    return short
+
+
+slim_onnx = _coverage_of(slim_file)
 
 
 def _slim(
@@ -171,6 +169,7 @@ def _slim(
         corrections=cut.corrections if cut is not None else (),
         output_error=cut.error if cut is not None else None,
         uncorrected_error=cut.uncorrected if cut is not None else None,
+        unseen_inputs=cut.unseen if cut is not None else 0,
     )
     write_bytes(out, data)
     return report
@@ -210,7 +209,10 @@ def _check_paths(path: Path, out: Path) -> None:
 
 def _open(file: ForeignModel, calibration: Calibration | None) -> _Net:
     """Find out what the net runs on. The file itself is the reference; its converted form where it cannot be run."""
-    specs = input_specs(file.graph)
+    try:
+        specs = input_specs(file.graph)
+    except UnsupportedGraphError as error:
+        raise UnsupportedGraphError(f"{file.path}: {error.message}", error.hint) from error
     given = samples(specs, calibration)
     reference = f"{file.path.name} as given"
     try:
