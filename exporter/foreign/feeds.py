@@ -22,6 +22,9 @@ from edgeslim.errors import ExportError, UnsupportedGraphError, first_line
 
 from ..certificate import Probe, Runner
 
+_BEFORE_THE_FIRST = frozenset({"Add", "BatchNormalization", "Cast", "Div", "Identity", "Mul", "Pad", "Sub"})
+"""Operators by which a file may normalise its input."""
+_FAR = 8
 SIDES = (64, 96, 128, 224, 320, 32, 256)
 """Sizes to try for a dimension that is not given as a number; most nets with strides up to 32 accept the first."""
 
@@ -44,16 +47,44 @@ def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
     """The inputs of a graph, the lead first. Raises UnsupportedGraphError where one is no tensor of known type."""
     specs = []
     for value in model.graph.inputs:
-        if value.shape is None or value.dtype is None or value.dtype == ir.DataType.STRING:
+        dtype = _numpy_type(value)
+        if value.shape is None or dtype is None:
             raise UnsupportedGraphError(
                 f"graph input {value.name} is no tensor of numbers whose type and rank the file states",
                 "export the model with its input shapes",
             )
-        dims = tuple(d if isinstance(d, int) and d > 0 else str(getattr(d, "value", "") or "") for d in value.shape)
-        specs.append(InputSpec(name=value.name or "", dtype=value.dtype.numpy(), shape=dims))
+        dims = [d if isinstance(d, int) and d > 0 else str(getattr(d, "value", "") or "") for d in value.shape]
+        if len(dims) > 2 and isinstance(dims[1], str):
+            dims[1] = _channels(value) or dims[1]
+        specs.append(InputSpec(name=value.name or "", dtype=dtype, shape=tuple(dims)))
     if not specs:
         raise UnsupportedGraphError("the graph has no inputs", "there is nothing to compare it on")
     return tuple(sorted(specs, key=lambda s: (s.dtype.kind != "f", -len(s.shape))))
+
+
+def _numpy_type(value: ir.Value) -> np.dtype[np.generic] | None:
+    """The type of an input that is a tensor of numbers."""
+    if not isinstance(value.type, ir.TensorType) or value.dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
+        return None
+    return value.dtype.numpy() if value.dtype is not None else None
+
+
+def _channels(image: ir.Value) -> int | None:
+    """What the first convolution behind an input wants of axis 1, where the file leaves it open."""
+    value = image
+    for _ in range(_FAR):
+        users = list(value.uses())
+        if not users:
+            return None
+        node = users[0].node
+        if node.op_type == "Conv" and len(node.inputs) > 1 and (weight := node.inputs[1]) is not None:
+            group = node.attributes["group"].as_int() if "group" in node.attributes else 1
+            width = weight.shape[1] if weight.shape is not None and len(weight.shape) > 2 else None
+            return width * group if isinstance(width, int) and width * group > 0 else None
+        if node.op_type not in _BEFORE_THE_FIRST:
+            return None
+        value = node.outputs[0]
+    return None
 
 
 def lead_shapes(lead: InputSpec, batch: int, side: int) -> tuple[int, ...]:

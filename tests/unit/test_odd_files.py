@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeslim.errors import EdgeslimError, ExportError
+from edgeslim.errors import EdgeslimError, ExportError, UnsupportedGraphError
 from edgeslim.exporter.foreign.feeds import open_session, run_session
 from edgeslim.trainer.slim import SlimReport, slim_file
 
@@ -107,6 +107,31 @@ def test_a_net_that_only_some_inputs_survive() -> None:
     assert run_session(session, None, {"x": np.array([2])}, "the net")[0] == [2.0]
     with pytest.raises(ExportError, match=r"the net does not run on an input of shape \(1,\)"):
         run_session(session, None, {"x": np.array([9])}, "the net")
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING])
+def test_an_input_that_holds_no_numbers(tmp_path: Path, kind: int) -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> net (float x) => (float y) { y = Neg (x) }'
+    )
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        value.type.tensor_type.elem_type = kind
+    with pytest.raises(UnsupportedGraphError, match=r"in\.onnx"):
+        written(tmp_path, proto)
+
+
+@pytest.mark.parametrize("body", ["a = Conv (x, stem)", "m = Sub (x, mean)\n a = Conv (m, stem)"])
+def test_an_input_whose_channels_the_file_leaves_open(tmp_path: Path, body: str) -> None:
+    """The first convolution says how many there are."""
+    text = NET.replace("a = Conv (x, stem)\n", "")
+    proto = onnx.parser.parse_model(
+        text.format(
+            opset=18, inputs="float[n, c, h, w] x", outputs="float[n, k, h, w] b", body=body + "\n b = Relu (a)"
+        )
+    )
+    arrays = {"stem": np.ones((8, 5, 1, 1), np.float32), "mean": np.ones((5, 1, 1), np.float32)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    assert "x 5x64x96" in written(tmp_path, proto).certificate.stages[0].inputs
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
