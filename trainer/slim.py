@@ -171,7 +171,12 @@ def _slim(
         uncorrected_error=cut.uncorrected if cut is not None else None,
         unseen_inputs=cut.unseen if cut is not None else 0,
     )
-    write_bytes(out, data)
+    try:
+        write_bytes(out, data)
+    except OSError as error:
+        raise ExportError(
+            f"{out} cannot be written: {error.strerror}", "look at the path, its permissions and the space on the disk"
+        ) from error
     return report
 
 
@@ -201,8 +206,8 @@ def _wish(ratio: float | None, target: str | None, multiple: int, minimum: int) 
 
 
 def _check_paths(path: Path, out: Path) -> None:
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder", "name the file to write")
+    if out.exists() and not out.is_file():
+        raise ConfigError(f"{out} is {'a folder' if out.is_dir() else 'not a file'}", "name the file to write")
     if out.exists() and path.exists() and os.path.samefile(path, out):
         raise ConfigError(f"{out} is the file that is read", "write another one; the given model is never replaced")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from edgeslim.errors import EdgeslimError, ExportError, UnsupportedGraphError
+from edgeslim.errors import ConfigError, EdgeslimError, ExportError, UnsupportedGraphError
 from edgeslim.exporter.foreign.feeds import open_session, run_session
 from edgeslim.trainer.slim import SlimReport, slim_file
 
@@ -21,6 +23,7 @@ net ({inputs}) => ({outputs})
 }}
 """
 IMAGE = "float[n, 3, 8, 8] x"
+NUMBER = '<ir_version: 8, opset_import: ["" : 18]> net (float x) => (float y) { y = Neg (x) }'
 
 
 def slimmed(
@@ -49,9 +52,7 @@ def written(folder: Path, proto: onnx.ModelProto, **options: float) -> SlimRepor
 
 @pytest.mark.parametrize("ratio", [None, 0.5])
 def test_a_net_of_one_number(tmp_path: Path, ratio: float | None) -> None:
-    proto = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 18]> net (float x) => (float y) { y = Neg (x) }'
-    )
+    proto = onnx.parser.parse_model(NUMBER)
     report = written(tmp_path, proto, **({} if ratio is None else {"ratio": ratio}))
     assert report.certificate.stages[0].inputs == "random: 1, 1"
     assert (tmp_path / "in.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
@@ -91,9 +92,7 @@ def test_an_old_file_that_only_runs_converted_is_copied(tmp_path: Path) -> None:
 
 
 def test_a_refusal_of_the_runtime_says_what_is_wrong_and_not_where_in_its_sources() -> None:
-    proto = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 18]> net (float x) => (float y) { y = Neg (x) }'
-    )
+    proto = onnx.parser.parse_model(NUMBER)
     proto.ir_version = onnx.IR_VERSION + 1
     with pytest.raises(ExportError, match=r"refuses the net: Unsupported model IR version: \d+"):
         open_session(proto.SerializeToString(), "the net")
@@ -111,9 +110,7 @@ def test_a_net_that_only_some_inputs_survive() -> None:
 
 @pytest.mark.parametrize("kind", [onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING])
 def test_an_input_that_holds_no_numbers(tmp_path: Path, kind: int) -> None:
-    proto = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 18]> net (float x) => (float y) { y = Neg (x) }'
-    )
+    proto = onnx.parser.parse_model(NUMBER)
     for value in (proto.graph.input[0], proto.graph.output[0]):
         value.type.tensor_type.elem_type = kind
     with pytest.raises(UnsupportedGraphError, match=r"in\.onnx"):
@@ -132,6 +129,22 @@ def test_an_input_whose_channels_the_file_leaves_open(tmp_path: Path, body: str)
     arrays = {"stem": np.ones((8, 5, 1, 1), np.float32), "mean": np.ones((5, 1, 1), np.float32)}
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
     assert "x 5x64x96" in written(tmp_path, proto).certificate.stages[0].inputs
+
+
+# --- where to ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "out.onnx")
+    with pytest.raises(ConfigError, match="not a file"):
+        slim_file(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert stat.S_ISFIFO((tmp_path / "out.onnx").stat().st_mode)
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    onnx.save(onnx.parser.parse_model(NUMBER), tmp_path / "in.onnx")
+    with pytest.raises(ExportError, match=r"out\.onnx cannot be written"):
+        slim_file(tmp_path / "in.onnx", tmp_path / "in.onnx" / "out.onnx")
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
