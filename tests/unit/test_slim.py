@@ -206,6 +206,18 @@ def test_what_is_reported_on_decides_nothing(tmp_path: Path) -> None:
     assert slim_file(given, tmp_path / "few.onnx", ratio=0.25, calibration=frames[:4]).unseen_inputs == 0
 
 
+def test_the_summary_says_what_was_asked(tmp_path: Path) -> None:
+    """Without a ratio no plan keeps layers whole; why dead channels stay is counted by kind, not by node."""
+    given = write_net(tmp_path / "in.onnx", dead=False)
+    assert "3 without dead channels" in edgeslim.slim_onnx(given, tmp_path / "a.onnx").summary
+    dense = edgeslim.slim_onnx(given, tmp_path / "b.onnx", ratio=0.5, min_width=16).summary
+    assert "without dead" not in dense and "kept whole by the plan" in dense
+    dead = edgeslim.slim_onnx(write_net(given), tmp_path / "c.onnx")
+    assert [layer.kind for layer in dead if layer.layer == "stem"] == [
+        "carries the constants of dead channels into Conv"
+    ]
+
+
 def test_both_verbs_take_the_same(tmp_path: Path) -> None:
     short, whole = inspect.signature(edgeslim.slim_onnx), inspect.signature(slim_file)
     assert short.parameters == whole.parameters and edgeslim.slim_onnx.__name__ == "slim_onnx"
