@@ -51,8 +51,10 @@ class Probe:
         """Words for the certificate, such as "random: 1, 2 x 3x64x96; 1, 2 x 3x48x64"."""
         sizes: dict[str, list[str]] = {}
         for batch in self.batches:
-            sizes.setdefault("x".join(map(str, batch.shape[1:])), []).append(str(batch.shape[0]))
-        return f"{self.kind}: " + "; ".join(f"{', '.join(counts)} x {size}" for size, counts in sizes.items())
+            sizes.setdefault("x".join(map(str, batch.shape[1:])), []).append(str(len(batch) if batch.ndim else 1))
+        return f"{self.kind}: " + "; ".join(
+            ", ".join(counts) + (f" x {size}" if size else "") for size, counts in sizes.items()
+        )
 
 
 def random_probe(shapes: Sequence[tuple[int, ...]], seed: int = 0) -> Probe:

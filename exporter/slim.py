@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeslim.runtime.manifest import LayerCoverage
 
 from .channels import ChannelMap, Coverage, analyze
-from .channels.coverage import coverage
+from .channels.coverage import coverage, kind_of, names_of_values
 from .channels.families import Unit
 from .dead import Verdict, fold, judge
 from .dead.arrivals import measure
@@ -53,24 +53,33 @@ def remove_dead(model: ir.Model, inputs: Sequence[Arrays]) -> Slimmed:
         if not gone:
             break
         model, removed = compact, removed + gone
-    return Slimmed(model=model, coverage=compare_widths(before, analyze(model), staying), removed=removed)
+    report = compare_widths(before, analyze(model), staying, whole="without dead channels")
+    return Slimmed(model=model, coverage=report, removed=removed)
 
 
-def compare_widths(before: Coverage, after: ChannelMap, staying: Mapping[str, str] | None = None) -> Coverage:
-    """The report of a graph against what became of it. staying: layer -> why dead channels of it stayed."""
+def compare_widths(
+    before: Coverage, after: ChannelMap, staying: Mapping[str, str] | None = None, whole: str | None = None
+) -> Coverage:
+    """The report of a graph against what became of it.
+
+    staying: layer -> why dead channels of it stayed. whole: what the summary calls layers that stay without a reason.
+    """
     widths = {layer.layer: layer.width_after for layer in coverage(after)}
-    return Coverage(
-        LayerCoverage(
+    values = names_of_values(after)
+
+    def compared(layer: LayerCoverage) -> LayerCoverage:
+        reason = layer.reason or (staying or {}).get(layer.layer)
+        return LayerCoverage(
             layer=layer.layer,
             operator=layer.operator,
             width_before=layer.width_before,
             width_after=widths.get(layer.layer, layer.width_before),
             family=layer.family,
-            reason=layer.reason or (staying or {}).get(layer.layer),
-            kind=layer.kind or (staying or {}).get(layer.layer),
+            reason=reason,
+            kind=whole if reason is None else (layer.reason and layer.kind) or kind_of(reason, values),
         )
-        for layer in before
-    )
+
+    return Coverage(map(compared, before))
 
 
 def _remove(folded: ir.Model, before: ChannelMap, verdict: Verdict) -> tuple[ir.Model, int]:

@@ -7,13 +7,17 @@ after which it says, on calibration inputs, most nearly what it said with all ch
     R = dense output - present output          X = what the remaining weights read now
 
 Layers are corrected first to last, each on what reaches it through the corrected ones before it, so that errors do
-not pile up. Where the layer has a bias of its own, X has a column of ones. A fifth of the rows is held out: lambda is
-chosen on it, the error is reported on it, and a layer that does not gain there keeps its weights. (He et al.,
-ICCV 2017, reconstruct by least squares; ridge and residual form are ours.)
+not pile up. Where the layer has a bias of its own, X has a column of ones. (He et al., ICCV 2017, reconstruct by least
+squares; ridge and residual form are ours.)
+
+Rows have three parts (`Part`). D is fitted on the first; by the second lambda is chosen, and a layer that does not gain
+keeps its weights; then D is fitted to both. The error is reported on the third, which plays no other part. Rows
+of one input resemble each other, so whole inputs are parted where there are enough, else rows.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +27,7 @@ from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.dead.sites import Site, read_site, weight_array
-from edgeslim.exporter.foreign.feeds import Arrays, open_session
+from edgeslim.exporter.foreign.feeds import Arrays, open_session, run_session
 from edgeslim.exporter.taps import tapped
 
 from .patches import Rows, patches, rows, window_of
@@ -35,9 +39,29 @@ RIDGES = (1e-4, 1e-2, 1.0)
 """lambda as a share of the mean diagonal of X'X."""
 
 
+class Part(enum.IntEnum):
+    """What rows and inputs are for."""
+
+    FIT = 0
+    CHOOSE = 1
+    REPORT = 2
+
+
+def parts(count: int) -> NDArray[np.int64]:
+    """(count,) of five in a row three are fitted, one is chosen by, one is reported on: spread evenly."""
+    return np.resize(np.array([Part.FIT, Part.CHOOSE, Part.FIT, Part.REPORT, Part.FIT], np.int64), count)
+
+
+FEWEST_INPUTS = 5
+"""With fewer inputs than parts need, rows of the same inputs are parted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """One layer: |R| / |Y| on held-out rows, before and after. skipped: why its weights stayed, "" if they changed."""
+    """One layer: |R| / |Y| before and after on rows that nothing was fitted to or chosen on.
+
+    skipped: why its weights stayed, "" if they changed.
+    """
 
     layer: str
     error_before: float | None = None
@@ -117,14 +141,20 @@ def _correct_layer(
             return patches(x[:, kept_in], y, window, count, generator)
         return rows(x[..., kept_in], y, count, generator)
 
-    seen, said, wanted = _observe(dense, model, node, look, inputs, min(4 * features + 1024, MOST_ROWS))
+    seen, said, wanted, part = _observe(dense, model, node, look, inputs, min(5 * features + 1280, MOST_ROWS))
+    if len(np.unique(part)) < len(Part):
+        return Correction(layer=layer, skipped="too few calibration inputs: five rows at least")
     residual = (wanted - said)[:, kept_out].astype(np.float64)
     bias = _bias(node, len(kept_out))
     if bias is not None:
         seen = np.concatenate([seen, np.ones((len(seen), 1), np.float32)], axis=1)
-    solution, before, after = _solve(seen.astype(np.float64), residual, wanted[:, kept_out].astype(np.float64))
-    if solution is None or not after < before:
+    size = float(np.linalg.norm(wanted[part == Part.REPORT][:, kept_out])) or 1.0
+    unseen, left = seen[part == Part.REPORT].astype(np.float64), residual[part == Part.REPORT]
+    solution = _solve(seen.astype(np.float64), residual, part)
+    before = float(np.linalg.norm(left)) / size
+    if solution is None:
         return Correction(layer=layer, error_before=before, error_after=before, skipped="no gain on held-out rows")
+    after = float(np.linalg.norm(left - unseen @ solution)) / size
     alpha = node.attributes["alpha"].as_float() if "alpha" in node.attributes else 1.0
     if bias is not None:
         beta = node.attributes["beta"].as_float() if "beta" in node.attributes else 1.0
@@ -166,44 +196,49 @@ def _observe(
     look: Callable[[NDArray[np.generic], NDArray[np.generic], int, int], tuple[Rows, Rows]],
     inputs: Sequence[Arrays],
     count: int,
-) -> tuple[Rows, Rows, Rows]:
-    """Rows of what the layer reads and says now, and of what it said in the dense net, at the same positions."""
+) -> tuple[Rows, Rows, Rows, NDArray[np.int64]]:
+    """Rows of what the layer reads and says now, of what it said in the dense net at the same place, and their part."""
     names = [_name(node.inputs[0]), _name(node.outputs[0])]
     present = open_session(tapped(model, names), "the masked graph")
     former = open_session(tapped(dense, names[1:]), "the dense graph")
     each = -(-count // len(inputs))
-    seen, said, wanted = [], [], []
+    whole = parts(len(inputs)) if len(inputs) >= FEWEST_INPUTS else None
+    seen, said, wanted, part = [], [], [], []
     for seed, given in enumerate(inputs):
-        x, y = present.run(names, dict(given))
-        (target,) = former.run(names[1:], dict(given))
+        x, y = run_session(present, names, given, "the masked graph")
+        (target,) = run_session(former, names[1:], given, "the dense graph")
         read, now = look(x, y, each, seed)
         seen.append(read)
         said.append(now)
         wanted.append(look(x, target, each, seed)[1])
-    return np.concatenate(seen), np.concatenate(said), np.concatenate(wanted)
+        part.append(parts(len(read)) if whole is None else np.full(len(read), whole[seed]))
+    return np.concatenate(seen), np.concatenate(said), np.concatenate(wanted), np.concatenate(part)
 
 
 def _solve(
-    seen: NDArray[np.float64], residual: NDArray[np.float64], wanted: NDArray[np.float64]
-) -> tuple[NDArray[np.float64] | None, float, float]:
-    """The best change (features, outputs) and the relative errors on held-out rows without and with it."""
-    held = np.random.default_rng(0).permutation(len(seen)) < max(1, len(seen) // 5)
-    size = max(float(np.linalg.norm(wanted[held])), 1e-30)
-    before = float(np.linalg.norm(residual[held])) / size
-    x, r = seen[~held], residual[~held]
-    if not len(x) or not np.isfinite(before):
-        return None, before, before
-    gram, right = x.T @ x, x.T @ r
-    scale = max(float(np.trace(gram)) / len(gram), 1e-30)
-    best: NDArray[np.float64] | None = None
-    change: NDArray[np.float64]
-    error = before
+    seen: NDArray[np.float64], residual: NDArray[np.float64], part: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """The best change (features, outputs), fitted to all rows but those to report on; None where there is no gain."""
+    grams = {p: seen[part == p].T @ seen[part == p] for p in (Part.FIT, Part.CHOOSE)}
+    rights = {p: seen[part == p].T @ residual[part == p] for p in (Part.FIT, Part.CHOOSE)}
+    judge, left = seen[part == Part.CHOOSE], residual[part == Part.CHOOSE]
+    best, least = None, float(np.linalg.norm(left))
+    if not np.isfinite(least):
+        return None
     for ridge in RIDGES:
-        change = np.asarray(np.linalg.solve(gram + ridge * scale * np.eye(len(gram)), right), np.float64)
-        left = float(np.linalg.norm(residual[held] - seen[held] @ change)) / size
-        if left < error:
-            best, error = change, left
-    return best, before, error
+        error = float(np.linalg.norm(left - judge @ _fitted(grams[Part.FIT], rights[Part.FIT], ridge)))
+        if error < least:
+            best, least = ridge, error
+    return (
+        None
+        if best is None
+        else _fitted(grams[Part.FIT] + grams[Part.CHOOSE], rights[Part.FIT] + rights[Part.CHOOSE], best)
+    )
+
+
+def _fitted(gram: NDArray[np.float64], right: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
+    scale = max(float(np.trace(gram)) / len(gram), 1e-30)
+    return np.asarray(np.linalg.solve(gram + ridge * scale * np.eye(len(gram)), right), np.float64)
 
 
 def _name(value: ir.Value | None) -> str:

@@ -2,7 +2,8 @@
 
 Scores come from the feature maps of calibration inputs where there are some, from the weights otherwise. What was cut
 is then made up for by least squares (correction), and only kept corrected if the outputs of the whole net come nearer
-to what they were.
+to what they were. A fifth of the inputs takes no part in any of this: how far the outputs are from the original's is
+reported on these.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import ConfigError, InvariantError
 from edgeslim.exporter.channels import ChannelMap, analyze
-from edgeslim.exporter.foreign.feeds import Arrays, InputSpec, open_session
+from edgeslim.exporter.foreign.feeds import Arrays, InputSpec, open_session, run_session
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.plan import plan_from_cut
 from edgeslim.exporter.weights import with_weights
 
 from .budget import WidthLimits, build_budget, spare_one
-from .correction import Correction, correct
+from .correction import FEWEST_INPUTS, Correction, Part, correct, parts
 from .criteria import criterion
 from .recipe import BudgetSpec
 
@@ -37,7 +38,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneShot:
-    """A pruned net: masked and compact, what corrected it, and how far both forms are from the original."""
+    """A pruned net: masked and compact, what corrected it, and how far its outputs are from the original's.
+
+    uncorrected: the same without correction. unseen: on how many calibration inputs that nothing was fitted to or
+    chosen by; 0 where there are too few to spare one, or none: then on all, or on random ones.
+    """
 
     masked: ir.Model
     compact: ir.Model
@@ -45,6 +50,7 @@ class OneShot:
     corrections: tuple[Correction, ...]
     error: float
     uncorrected: float
+    unseen: int
 
 
 def cut_once(
@@ -60,7 +66,7 @@ def cut_once(
         raise ConfigError("MACs are counted for nets with one input", "give ratio instead of target")
     shape = tuple(probes[0][specs[0].name].shape)
     scored = _Scored(model, channels)
-    images = _images(specs, calibration)
+    images = _images(specs, _of_part(calibration, Part.FIT, Part.CHOOSE))
     score = criterion("ln_norm" if images is not None else "l1").score(
         scored, images if images is not None else np.empty(0, np.float32)
     )
@@ -70,24 +76,37 @@ def cut_once(
         cut = spare_one(channels, budget.select(channels, score), score)
     plan = plan_from_cut(channels, cut)
     masked = with_weights(model, {name: plan.mask(name, _weight(model, name)) for name in plan.initializers})
-    judges = calibration or probes
-    plain = _distance(masked, model, judges)
-    best, corrections, error = masked, tuple[Correction, ...](), plain
+    best, corrections = masked, tuple[Correction, ...]()
     if calibration and cut:
         corrected, corrections = correct(model, masked, channels, cut, calibration)
-        found = _distance(corrected, model, judges)
-        if found < plain:
-            best, error = corrected, found
+        chosen = _of_part(calibration, Part.CHOOSE)
+        if _distance(corrected, model, chosen) < _distance(masked, model, chosen):
+            best = corrected
         else:
             corrections = tuple(
                 Correction(layer=c.layer, skipped=c.skipped or "the whole net did not gain") for c in corrections
             )
+    unseen = _of_part(calibration, Part.REPORT) or probes
+    plain = _distance(masked, model, unseen)
     compact = remove_channels(best, channels, cut) if cut else best
     for old, new in zip(model.graph.outputs, compact.graph.outputs):  # outputs keep their widths
         new.shape, new.type = old.shape, old.type
     return OneShot(
-        masked=best, compact=compact, units=len(cut), corrections=corrections, error=error, uncorrected=plain
+        masked=best,
+        compact=compact,
+        units=len(cut),
+        corrections=corrections,
+        error=plain if best is masked else _distance(best, model, unseen),
+        uncorrected=plain,
+        unseen=len(unseen) if len(calibration) >= FEWEST_INPUTS else 0,
     )
+
+
+def _of_part(calibration: Sequence[Arrays], *wanted: Part) -> Sequence[Arrays]:
+    """The calibration inputs of these parts; all of them where there are too few to part."""
+    if len(calibration) < FEWEST_INPUTS:
+        return calibration
+    return [given for given, own in zip(calibration, parts(len(calibration))) if own in wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +128,15 @@ def _images(specs: tuple[InputSpec, ...], calibration: Sequence[Arrays]) -> NDAr
 
 def _distance(model: ir.Model, reference: ir.Model, inputs: Sequence[Arrays]) -> float:
     """|outputs - reference's| / |reference's| over all inputs."""
-    new, old = (
-        open_session(ir.to_proto(model).SerializeToString(), "the masked graph"),
-        open_session(ir.to_proto(reference).SerializeToString(), "the graph"),
-    )
+    forms = {"the masked graph": model, "the graph": reference}
+    sessions = {what: open_session(ir.to_proto(form).SerializeToString(), what) for what, form in forms.items()}
     total = size = 0.0
     for given in inputs:
-        for a, b in zip(new.run(None, dict(given)), old.run(None, dict(given))):
-            if np.asarray(b).dtype.kind != "f":
+        for a, b in zip(*(run_session(session, None, given, what) for what, session in sessions.items())):
+            if b.dtype.kind != "f":
                 continue
-            total += float(np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64)).sum())
-            size += float(np.square(np.asarray(b, np.float64)).sum())
+            total += float(np.square(a.astype(np.float64) - b.astype(np.float64)).sum())
+            size += float(np.square(b.astype(np.float64)).sum())
     return float(np.sqrt(total / max(size, 1e-300)))
 
 

@@ -52,20 +52,20 @@ def window_of(node: ir.Node) -> Window | None:
 def patches(
     x: NDArray[np.generic], y: NDArray[np.generic], window: Window, count: int, generator: np.random.Generator
 ) -> tuple[Rows, Rows]:
-    """`count` random output positions: (count, I * taps) what the kernel reads there, (count, O) what it says.
+    """At most `count` output positions, none twice: (P, I * taps) what the kernel reads there, (P, O) what it says.
 
     x: (N, I, spatial...), y: (N, O, spatial...).
     """
     spatial = y.shape[2:]
-    flat = generator.integers(0, y.shape[0] * int(np.prod(spatial)), count)
+    flat = _picked(y.shape[0] * int(np.prod(spatial)), count, generator)
     batch, *at = np.unravel_index(flat, (y.shape[0], *spatial))
     n = len(spatial)
     channels_last = np.moveaxis(np.pad(x, [(0, 0), (0, 0), *zip(window.pads[:n], window.pads[n:])]), 1, -1)
     taps = []
     for tap in np.ndindex(*window.kernel):
         places = tuple(p * s + t * d for p, s, t, d in zip(at, window.strides, tap, window.dilations))
-        taps.append(channels_last[(batch, *places)])  # (count, I)
-    seen = np.stack(taps, axis=2).reshape(count, -1)  # (count, I, taps) as the kernel (O, I, taps) is laid out
+        taps.append(channels_last[(batch, *places)])  # (P, I)
+    seen = np.stack(taps, axis=2).reshape(len(flat), -1)  # (P, I, taps) as the kernel (O, I, taps) is laid out
     return seen.astype(np.float32), np.moveaxis(y, 1, -1)[(batch, *at)].astype(np.float32)
 
 
@@ -74,5 +74,10 @@ def rows(
 ) -> tuple[Rows, Rows]:
     """At most `count` rows of a matrix product: x (..., K), y (..., N) -> (P, K), (P, N)."""
     seen, said = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-    picked = generator.permutation(len(seen))[:count]
+    picked = _picked(len(seen), count, generator)
     return seen[picked].astype(np.float32), said[picked].astype(np.float32)
+
+
+def _picked(among: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Positions without repetition: a row that is drawn twice could be fitted to and then judged by."""
+    return generator.choice(among, min(among, count), replace=False, shuffle=False)

@@ -12,15 +12,19 @@ Nothing here trains, and torch is not needed.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec
 
 import onnx
 import onnx_ir as ir
 
 from edgeslim.atomic import write_bytes
-from edgeslim.errors import ConfigError, EdgeslimError, ExportError, first_line
+from edgeslim.errors import ConfigError, EdgeslimError, ExportError, UnsupportedGraphError, first_line
 from edgeslim.exporter.certificate import Probe, Runner, Tolerance, certify, require
 from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
 from edgeslim.exporter.cost import count_macs, count_parameters, count_weight_bytes
@@ -43,8 +47,9 @@ from edgeslim.runtime.manifest import LayerCoverage
 from .budget import WidthLimits, parse_wish
 from .calibration import Calibration, samples
 from .correction import Correction
-from .one_shot import Wish, cut_once
+from .one_shot import OneShot, Wish, cut_once
 
+Given = ParamSpec("Given")
 HALF = Tolerance(relative_atol=5e-3, rtol=1e-2)
 """For nets with 16-bit weights, which round at a thousandth; a wrong channel is a hundred times above."""
 
@@ -65,8 +70,10 @@ class FileSizes:
 class SlimReport:
     """What became of a file. dead: units that left because they were dead; cut: units that the budget cut.
 
-    output_error: |output - original's| / |original's|, on calibration inputs where there are some, of the net that is
-    written; uncorrected_error: of the same without the correction. None where nothing but dead channels went.
+    output_error: |output - original's| / |original's| of the net that is written; uncorrected_error: without the
+    correction. None where nothing but dead channels went. unseen_inputs: on how many calibration inputs they are
+    measured, which nothing was fitted to or chosen by; 0 where there were fewer than five (all of them are used) or
+    none (random ones are).
     """
 
     path: str
@@ -79,6 +86,7 @@ class SlimReport:
     corrections: tuple[Correction, ...] = ()
     output_error: float | None = None
     uncorrected_error: float | None = None
+    unseen_inputs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,36 +107,6 @@ class _Net:
         return [feeds(self.specs, random_array(lead, b.shape, 1000 + i)) for i, b in enumerate(batches)]
 
 
-def slim_onnx(
-    path: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    ratio: float | None = None,
-    target: str | None = None,
-    calibration: Calibration | None = None,
-    width_multiple: int = 1,
-    min_width: int = 1,
-    tolerance: Tolerance | None = None,
-) -> Coverage:
-    """Write `out`, the ONNX file `path` with fewer channels, and return what became of every layer.
-
-    Without `ratio` (fraction of every family's channels) or `target` ("macs=0.5x") only dead channels go.
-    calibration: see Calibration; with it channels are scored by feature maps and consumers are corrected.
-    Raises UnsupportedGraphError for a bad file, CertificateError if the result differs: then nothing is written.
-    """
-    report = slim_file(
-        path,
-        out,
-        ratio=ratio,
-        target=target,
-        calibration=calibration,
-        width_multiple=width_multiple,
-        min_width=min_width,
-        tolerance=tolerance,
-    )
-    return Coverage(report.coverage)
-
-
 def slim_file(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -140,11 +118,31 @@ def slim_file(
     min_width: int = 1,
     tolerance: Tolerance | None = None,
 ) -> SlimReport:
-    """`slim_onnx` with everything there is to report."""
+    """Write `out`, the ONNX file `path` with fewer channels, and return all there is to say about it.
+
+    Without `ratio` (fraction of every family's channels) or `target` ("macs=0.5x") only dead channels go.
+    calibration: see Calibration; with it channels are scored by feature maps and consumers are corrected.
+    Raises UnsupportedGraphError for a bad file, CertificateError if the result differs: then nothing is written.
+    """
     wish = _wish(ratio, target, width_multiple, min_width)
     _check_paths(Path(path), Path(out))
     with quiet():
         return _slim(Path(path), Path(out), wish, calibration, tolerance)
+
+
+def _coverage_of(verb: Callable[Given, SlimReport]) -> Callable[Given, Coverage]:
+    """The same verb, options and all, for those who only want to know what became of every layer."""
+
+    @functools.wraps(verb)
+    def short(*args: Given.args, **kwargs: Given.kwargs) -> Coverage:
+        return Coverage(verb(*args, **kwargs).coverage)
+
+    short.__name__ = short.__qualname__ = "slim_onnx"
+    vars(short)["__signature__"] = inspect.signature(verb).replace(return_annotation=Coverage)
+    return short
+
+
+slim_onnx = _coverage_of(slim_file)
 
 
 def _slim(
@@ -157,13 +155,7 @@ def _slim(
     compact = cut.compact if cut is not None else slimmed.model
     changed = bool(slimmed.removed or (cut is not None and cut.units))
     data = _finished(compact, net.file) if changed else net.file.source
-    forms = {"without dead channels": _runner(slimmed.model, net)} if cut is not None else {}
-    forms |= {} if cut is not None else {"written file": runner_from_bytes(data, net.specs, "the slimmed model")}
-    certificate = certify((net.reference, net.original), forms, net.probes, tolerance)
-    if cut is not None:
-        written = {"written file": runner_from_bytes(data, net.specs, "the slimmed model")}
-        masked = certify(("masked net", _runner(cut.masked, net)), written, net.probes, tolerance)
-        certificate = Certificate(stages=certificate.stages + masked.stages)
+    certificate = _certified(net, slimmed.model, cut, data if changed else None, tolerance)
     require(certificate)
     shape = tuple(net.probes[0].batches[0].shape)
     report = SlimReport(
@@ -177,9 +169,31 @@ def _slim(
         corrections=cut.corrections if cut is not None else (),
         output_error=cut.error if cut is not None else None,
         uncorrected_error=cut.uncorrected if cut is not None else None,
+        unseen_inputs=cut.unseen if cut is not None else 0,
     )
-    write_bytes(out, data)
+    try:
+        write_bytes(out, data)
+    except OSError as error:
+        raise ExportError(
+            f"{out} cannot be written: {error.strerror}", "look at the path, its permissions and the space on the disk"
+        ) from error
     return report
+
+
+def _certified(
+    net: _Net, slimmed: ir.Model, cut: OneShot | None, data: bytes | None, tolerance: Tolerance
+) -> Certificate:
+    """What is written against what it must equal. data: the bytes to write, None where they are those of the file."""
+    given = f"{net.file.path.name} as given"
+    if data is None:  # the same bytes: also where they are too old for ONNX Runtime, and their converted form was run
+        written, reference = net.original, given
+    else:
+        written, reference = runner_from_bytes(data, net.specs, "the slimmed model"), net.reference
+    if cut is None:
+        return certify((reference, net.original), {"written file": written}, net.probes, tolerance)
+    dead = certify((reference, net.original), {"without dead channels": _runner(slimmed, net)}, net.probes, tolerance)
+    masked = certify(("masked net", _runner(cut.masked, net)), {"written file": written}, net.probes, tolerance)
+    return Certificate(stages=dead.stages + masked.stages)
 
 
 def _wish(ratio: float | None, target: str | None, multiple: int, minimum: int) -> Wish | None:
@@ -192,15 +206,18 @@ def _wish(ratio: float | None, target: str | None, multiple: int, minimum: int) 
 
 
 def _check_paths(path: Path, out: Path) -> None:
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder", "name the file to write")
+    if out.exists() and not out.is_file():
+        raise ConfigError(f"{out} is {'a folder' if out.is_dir() else 'not a file'}", "name the file to write")
     if out.exists() and path.exists() and os.path.samefile(path, out):
         raise ConfigError(f"{out} is the file that is read", "write another one; the given model is never replaced")
 
 
 def _open(file: ForeignModel, calibration: Calibration | None) -> _Net:
     """Find out what the net runs on. The file itself is the reference; its converted form where it cannot be run."""
-    specs = input_specs(file.graph)
+    try:
+        specs = input_specs(file.graph)
+    except UnsupportedGraphError as error:
+        raise UnsupportedGraphError(f"{file.path}: {error.message}", error.hint) from error
     given = samples(specs, calibration)
     reference = f"{file.path.name} as given"
     try:
@@ -238,12 +255,23 @@ def _finished(model: ir.Model, file: ForeignModel) -> bytes:
     proto = ir.to_proto(model)
     try:
         check_rules(proto)
+        _check_interface(proto, onnx.ModelProto.FromString(file.source))
         return bytes(proto.SerializeToString())
     except ValueError as error:
         raise ExportError(
             f"the slimmed form of {file.path} breaks the rules of ONNX: {first_line(error)}",
             "nothing was written; please report the net",
         ) from error
+
+
+def _check_interface(new: onnx.ModelProto, old: onnx.ModelProto) -> None:
+    """Programs feed and read a net by name. Raises ValueError where they could not go on doing so."""
+    weights = {tensor.name for tensor in old.graph.initializer}  # old files list them among the inputs
+    for kind in ("input", "output"):
+        before = [v.name for v in getattr(old.graph, kind) if kind == "output" or v.name not in weights]
+        after = [v.name for v in getattr(new.graph, kind)]
+        if before != after:
+            raise ValueError(f"its {kind}s are {', '.join(after)} and were {', '.join(before)}")
 
 
 def _sizes(model: ir.Model, data: bytes, opset: int, shape: tuple[int, ...]) -> FileSizes:

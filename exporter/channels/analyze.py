@@ -169,8 +169,8 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
     yield from (v for v in node.inputs if v is not None)
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            for inner in attribute.as_graph().all_nodes():
-                yield from (v for v in inner.inputs if v is not None)
+            for inner in attribute.as_graph().all_nodes():  # what it owns itself has no channels of this graph
+                yield from (v for v in inner.inputs if v is not None and v.graph is node.graph)
 
 
 def _layer(node: ir.Node, channels: Channels, reason: str | None) -> LayerWidth | None:

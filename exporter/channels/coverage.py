@@ -38,7 +38,7 @@ def coverage(channels: ChannelMap, cut: Collection[int] = ()) -> Coverage:
     """The report for a plan that cuts the units with the root labels `cut`."""
     families = {label: family.name for family in channels.families for label in family.labels.tolist()}
     living = channels.living(cut)
-    values = {value.name for node in channels.model.graph for value in node.outputs if value.name}
+    values = names_of_values(channels)
     layers = {layer.layer: layer for layer in reversed(channels.layers)}  # one that is used twice is one layer
     return Coverage(_describe(layer, channels, living, families, values) for layer in reversed(layers.values()))
 
@@ -59,11 +59,16 @@ def _describe(
         width_after=width - gone,
         family=", ".join(names) or None,
         reason=reason,
-        kind=None if reason is None else _without(values, reason),
+        kind=None if reason is None else kind_of(reason, values),
     )
 
 
-def _without(values: set[str], reason: str) -> str:
+def names_of_values(channels: ChannelMap) -> set[str]:
+    """What reasons call nodes by."""
+    return {value.name for node in channels.model.graph for value in node.outputs if value.name}
+
+
+def kind_of(reason: str, values: Collection[str]) -> str:
     """A reason without the nodes it names: "read by Conv conv2d_7, where ..." becomes "read by Conv, where ..."."""
     kept: list[str] = []
     for word in reason.split(" "):

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..foreign.feeds import Arrays, open_session
+from ..foreign.feeds import Arrays, open_session, run_session
 from ..taps import tapped
 
 SPREAD = 1e-6
@@ -25,16 +25,17 @@ def measure(
     """(value, axis) -> (n,) the constant at each index of the axis, NaN where it is none.
 
     inputs: what to run the graph on, each a full set of graph inputs; at least two of them.
-    Raises ExportError where ONNX Runtime refuses the graph.
+    Raises ExportError where ONNX Runtime refuses the graph, or cannot run it on one of them.
     """
     names = list(dict.fromkeys(name for name, _ in places))
-    session = open_session(tapped(model, names), "the graph with its inner values as outputs")
+    what = "the graph with its inner values as outputs"
+    session = open_session(tapped(model, names), what)
     lowest: dict[tuple[str, int], NDArray[np.float64]] = {}
     highest: dict[tuple[str, int], NDArray[np.float64]] = {}
     for given in inputs:
-        arrays = dict(zip(names, session.run(names, dict(given))))
+        arrays = dict(zip(names, run_session(session, names, given, what)))
         for place in places:
-            array = np.asarray(arrays[place[0]])
+            array = arrays[place[0]]
             rest = tuple(i for i in range(array.ndim) if i != place[1] % array.ndim)
             low, high = array.min(axis=rest).astype(np.float64), array.max(axis=rest).astype(np.float64)
             if place in lowest and lowest[place].shape == low.shape:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import InvariantError
 
+from ..names import add_constant, free_name
 from .sites import Site, Way, weight_array
 from .verdict import Arrival, Verdict
 
@@ -100,13 +101,13 @@ def _add_to_matmul(model: ir.Model, node: ir.Node, added: NDArray[np.float64], o
             return
     name = product.name or ""
     dtype = _dtype(node)
-    bias = _initializer(model, f"{name}/folded", (added if operand == 0 else added[:, None]).astype(dtype))
+    bias = add_constant(model.graph, f"{name}/folded", (added if operand == 0 else added[:, None]).astype(dtype))
     addition = ir.node("Add", [product, bias])
     total_value = addition.outputs[0]
     total_value.type, total_value.shape = product.type, product.shape
     product.replace_all_uses_with(total_value, replace_graph_outputs=True)
     addition.replace_input_with(0, product)
-    product.name, total_value.name = f"{name}/product", name
+    product.name, total_value.name = free_name(model.graph, f"{name}/product"), name
     model.graph.insert_after(node, addition)
 
 
@@ -127,17 +128,13 @@ def _replace(
 ) -> None:
     """Give an input of a node a new value: under its name where the node is its only reader and its shape stays."""
     old = node.inputs[index]
-    if old is not None and len(old.uses()) == 1 and tuple(old.shape or ()) == array.shape:
+    own = old is not None and len(old.uses()) == 1 and not old.is_graph_output()
+    if own and old is not None and tuple(old.shape or ()) == array.shape:
         old.const_value = ir.tensor(array.astype(dtype), name=old.name)
         return
-    name = f"{node.outputs[0].name}/folded_bias"
-    node.replace_input_with(index, _initializer(model, name, array.astype(dtype)))
-
-
-def _initializer(model: ir.Model, name: str, array: NDArray[np.generic]) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    model.graph.register_initializer(value)
-    return value
+    node.replace_input_with(
+        index, add_constant(model.graph, f"{node.outputs[0].name}/folded_bias", array.astype(dtype))
+    )
 
 
 def _dtype(node: ir.Node) -> np.dtype[np.generic]:

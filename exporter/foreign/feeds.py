@@ -8,8 +8,9 @@ certificate wants it.
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,14 @@ from edgeslim.errors import ExportError, UnsupportedGraphError, first_line
 
 from ..certificate import Probe, Runner
 
+_BEFORE_THE_FIRST = frozenset({"Add", "BatchNormalization", "Cast", "Div", "Identity", "Mul", "Pad", "Sub"})
+"""Operators by which a file may normalise its input."""
+_FAR = 8
 SIDES = (64, 96, 128, 224, 320, 32, 256)
 """Sizes to try for a dimension that is not given as a number; most nets with strides up to 32 accept the first."""
+
+_SOURCE_PLACE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])")
+"""What ONNX Runtime says of its own code numbers and C++ sources before it says what is wrong."""
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -40,16 +47,44 @@ def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
     """The inputs of a graph, the lead first. Raises UnsupportedGraphError where one is no tensor of known type."""
     specs = []
     for value in model.graph.inputs:
-        if value.shape is None or value.dtype is None or value.dtype == ir.DataType.STRING:
+        dtype = _numpy_type(value)
+        if value.shape is None or dtype is None:
             raise UnsupportedGraphError(
                 f"graph input {value.name} is no tensor of numbers whose type and rank the file states",
                 "export the model with its input shapes",
             )
-        dims = tuple(d if isinstance(d, int) and d > 0 else str(getattr(d, "value", "") or "") for d in value.shape)
-        specs.append(InputSpec(name=value.name or "", dtype=value.dtype.numpy(), shape=dims))
+        dims = [d if isinstance(d, int) and d > 0 else str(getattr(d, "value", "") or "") for d in value.shape]
+        if len(dims) > 2 and isinstance(dims[1], str):
+            dims[1] = _channels(value) or dims[1]
+        specs.append(InputSpec(name=value.name or "", dtype=dtype, shape=tuple(dims)))
     if not specs:
         raise UnsupportedGraphError("the graph has no inputs", "there is nothing to compare it on")
     return tuple(sorted(specs, key=lambda s: (s.dtype.kind != "f", -len(s.shape))))
+
+
+def _numpy_type(value: ir.Value) -> np.dtype[np.generic] | None:
+    """The type of an input that is a tensor of numbers."""
+    if not isinstance(value.type, ir.TensorType) or value.dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
+        return None
+    return value.dtype.numpy() if value.dtype is not None else None
+
+
+def _channels(image: ir.Value) -> int | None:
+    """What the first convolution behind an input wants of axis 1, where the file leaves it open."""
+    value = image
+    for _ in range(_FAR):
+        users = list(value.uses())
+        if not users:
+            return None
+        node = users[0].node
+        if node.op_type == "Conv" and len(node.inputs) > 1 and (weight := node.inputs[1]) is not None:
+            group = node.attributes["group"].as_int() if "group" in node.attributes else 1
+            width = weight.shape[1] if weight.shape is not None and len(weight.shape) > 2 else None
+            return width * group if isinstance(width, int) and width * group > 0 else None
+        if node.op_type not in _BEFORE_THE_FIRST:
+            return None
+        value = node.outputs[0]
+    return None
 
 
 def lead_shapes(lead: InputSpec, batch: int, side: int) -> tuple[int, ...]:
@@ -90,7 +125,41 @@ def open_session(model: bytes, what: str) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own exception types, all of them "cannot load"
-        raise ExportError(f"ONNX Runtime refuses {what}: {first_line(error)}", "try another opset") from error
+        raise ExportError(
+            f"ONNX Runtime {onnxruntime.__version__} refuses {what}: {_said(error)}",
+            "export the model for another opset, or write it with an older version of the format",
+        ) from error
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, names: Sequence[str] | None, given: Arrays, what: str
+) -> list[NDArray[np.generic]]:
+    """The values of these names, all outputs where None; a sequence counts as its elements.
+
+    Raises ExportError where the model cannot be run on these inputs, or gives something else than numbers.
+    """
+    try:
+        found = session.run(names, dict(given))
+    except Exception as error:  # as above
+        shape = next((a.shape for a in given.values()), ())
+        raise ExportError(
+            f"{what} does not run on an input of shape {shape}: {_said(error)}", "give calibration data"
+        ) from error
+    return [_numbers(a, what) for value in found for a in (value if isinstance(value, list) else [value])]
+
+
+def _numbers(value: object, what: str) -> NDArray[np.generic]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ExportError(
+            f"{what} gives values that are no numbers, but {type(value).__name__} of {array.dtype}",
+            "only numbers can be compared; leave such outputs out of the graph",
+        )
+    return array
+
+
+def _said(error: Exception) -> str:
+    return _SOURCE_PLACE.sub("", first_line(error))[:400]
 
 
 def runner_from_bytes(model: bytes, specs: tuple[InputSpec, ...], what: str, given: Arrays | None = None) -> Runner:
@@ -98,12 +167,7 @@ def runner_from_bytes(model: bytes, specs: tuple[InputSpec, ...], what: str, giv
     session = open_session(model, what)
 
     def run(lead: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        try:
-            return [np.asarray(a) for a in session.run(None, dict(feeds(specs, lead, given)))]
-        except Exception as error:  # as above
-            raise ExportError(
-                f"{what} does not run on an input of shape {lead.shape}: {first_line(error)}", "give calibration data"
-            ) from error
+        return run_session(session, None, feeds(specs, lead, given), what)
 
     return run
 

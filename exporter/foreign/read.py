@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def _read(path: Path) -> ForeignModel:
     proto = _parse(path)
     opset = _check_header(proto, path)
     check_and_load(proto, path)
+    _refuse_twins(proto, path)
     _refuse_dangling(proto, path)
     source = _serialize(proto, path)
     proto = _sorted(proto, path)
@@ -145,6 +147,17 @@ def _serialize(proto: onnx.ModelProto, path: Path) -> bytes:
         raise UnsupportedGraphError(
             f"{path} cannot be held as one message: {first_line(error)}", "models of 2 GB and more are not supported"
         ) from error
+
+
+def _refuse_twins(proto: onnx.ModelProto, path: Path) -> None:
+    """No two values have one name: readers of the format do not agree on which of them is meant."""
+    graph = proto.graph
+    weights = [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+    made = [name for node in graph.node for name in node.output if name]
+    for names in (weights + made, [v.name for v in graph.input] + made):  # a weight may be an input too
+        twins = [name for name, number in Counter(names).items() if number > 1]
+        if twins:
+            raise UnsupportedGraphError(f"{path} has two values called {twins[0]!r}", _EXPORT_AGAIN)
 
 
 def _refuse_dangling(proto: onnx.ModelProto, path: Path) -> None:

@@ -19,6 +19,7 @@ from edgeslim.errors import InvariantError
 from ..channels import ChannelMap
 from ..channels.context import CountRewrite, IndexRewrite
 from ..channels.labels import Flags
+from ..names import add_constant
 
 
 def remove_channels(model: ir.Model, channels: ChannelMap, cut: Collection[int]) -> ir.Model:
@@ -107,7 +108,4 @@ def _give_constant(model: ir.Model, node: ir.Node, index: int, array: NDArray[np
     old = node.inputs[index]
     if old is None or np.array_equal(array, _constant(node, index)):
         return
-    name = f"{node.outputs[0].name}/{index}"
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=old.type, const_value=ir.tensor(array, name=name))
-    model.graph.register_initializer(value)
-    node.replace_input_with(index, value)
+    node.replace_input_with(index, add_constant(model.graph, f"{node.outputs[0].name}/{index}", array))

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ..names import add_constant, give_way
+
 CHANNELS = 1
 
 
@@ -53,14 +55,11 @@ def _rewrite(graph: ir.Graph, split: ir.Node, transpose: ir.Node, merge: ir.Node
     groups, each = _shape(split.outputs[0])[1:3]
     order = np.arange(int(groups or 0) * int(each or 0)).reshape(int(groups or 0), -1).T.ravel()
     out = merge.outputs[0]
-    name = f"{out.name}/order"
-    indices = ir.val(name, const_value=ir.tensor(order.astype(np.int64), name=name))
-    graph.register_initializer(indices)
+    indices = add_constant(graph, f"{out.name}/order", order.astype(np.int64))
     gather = ir.node("Gather", [split.inputs[0], indices], {"axis": CHANNELS})
-    gather.outputs[0].name = f"{out.name}/shuffled"
     gather.outputs[0].type, gather.outputs[0].shape = out.type, out.shape
     graph.insert_before(merge, gather)
-    out.replace_all_uses_with(gather.outputs[0], replace_graph_outputs=True)
+    give_way(graph, out, gather.outputs[0], f"{out.name}/shuffled")
     graph.remove([merge, transpose, split], safe=True)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ..names import add_constant, free_name, give_way
+
 CHANNELS = 1
 """The axis on which slices are rewritten."""
 
@@ -31,27 +33,30 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
         return
     starts, ends, axes, steps = (c for c in constants if c is not None)
     rank = len(x.shape)
+    if len({len(c) for c in (starts, ends, axes, steps)}) > 1 or rank <= CHANNELS or not steps.all():
+        return  # no valid Slice, or one without channels
     position = next((i for i, a in enumerate(axes) if a % rank == CHANNELS and steps[i] != 1), None)
-    width = x.shape[CHANNELS] if rank > CHANNELS else None
+    width = x.shape[CHANNELS]
     if position is None or not isinstance(width, int):
         return
     picked = np.arange(width)[starts[position] : _end(ends[position], steps[position]) : steps[position]]
-    indices = _constant(graph, f"{node.outputs[0].name}/channels", picked)
+    out = node.outputs[0]
+    indices = add_constant(graph, f"{out.name}/channels", picked.astype(np.int64))
     gather = ir.node("Gather", [x, indices], {"axis": CHANNELS})
-    gather.outputs[0].name = f"{node.outputs[0].name}/gathered"
     gather.outputs[0].type = x.type
     gather.outputs[0].shape = ir.Shape([*x.shape[:CHANNELS], len(picked), *x.shape[CHANNELS + 1 :]])
     graph.insert_before(node, gather)
-    node.replace_input_with(0, gather.outputs[0])
     if len(axes) == 1:
-        node.outputs[0].replace_all_uses_with(gather.outputs[0], replace_graph_outputs=True)
+        give_way(graph, out, gather.outputs[0], f"{out.name}/gathered")
         graph.remove(node, safe=True)
         return
+    gather.outputs[0].name = free_name(graph, f"{out.name}/gathered")
+    node.replace_input_with(0, gather.outputs[0])
     # The slice keeps its other axes and takes all of this one.
     for index, value in ((1, 0), (2, np.iinfo(np.int64).max), (4, 1)):
         numbers = [starts, ends, axes, steps][index - 1].copy()
         numbers[position] = value
-        node.replace_input_with(index, _constant(graph, f"{node.outputs[0].name}/slice_{index}", numbers))
+        node.replace_input_with(index, add_constant(graph, f"{out.name}/slice_{index}", numbers))
 
 
 def _end(end: int, step: int) -> int | None:
@@ -61,9 +66,3 @@ def _end(end: int, step: int) -> int | None:
 
 def _numbers(value: ir.Value | None) -> np.ndarray | None:
     return None if value is None or value.const_value is None else value.const_value.numpy().astype(np.int64).ravel()
-
-
-def _constant(graph: ir.Graph, name: str, numbers: np.ndarray) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(numbers.astype(np.int64), name=name))
-    graph.register_initializer(value)
-    return value

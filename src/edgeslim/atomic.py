@@ -8,6 +8,7 @@ with one rename. Directories are exchanged with `renameat2(RENAME_EXCHANGE)` whe
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import tempfile
@@ -20,7 +21,12 @@ _RENAME_EXCHANGE = 2
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace the file `path` by `data`; on any failure the old file is intact. Raises OSError."""
+    """Replace the file `path` by `data`; on any failure the old file is intact. Raises OSError.
+
+    A device or a pipe is refused: a rename would put a file in its place, for everybody who uses it.
+    """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "There is something that is not a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

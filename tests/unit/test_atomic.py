@@ -138,3 +138,12 @@ def test_a_full_disk(old: Path) -> None:
 def test_a_killed_process(old: Path, what: str) -> None:
     assert run(KILLED, old, what).returncode == -9
     assert is_old(old)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """As root, writing to /dev/null would put a file there."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError):
+        write_bytes(tmp_path / "pipe", b"new")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]

@@ -174,6 +174,48 @@ def test_macs_cuts_the_lowest_scores_of_a_family(scores: NDArray[np.float64]) ->
         assert own[stays].min() >= own[np.logical_not(stays)].max(initial=-np.inf)
 
 
+@settings(max_examples=25)
+@given(SCORES, LIMITS, st.floats(0.2, 0.9))
+def test_macs_takes_the_steps_of_the_plain_greedy(
+    scores: NDArray[np.float64], limits: WidthLimits, keep: float
+) -> None:
+    """The same choice as a loop over unit objects that counts the whole net for every step it could take."""
+    channels = net()
+    budget = Macs(keep=keep, costs=layer_costs(channels.model, IMAGE), limits=limits)
+    expected = plain_greedy(channels, budget, scores)
+    if expected is None:
+        with pytest.raises(BudgetError):
+            budget.select(channels, scores)
+    else:
+        assert budget.select(channels, scores) == expected
+
+
+def plain_greedy(channels: ChannelMap, budget: Macs, scores: NDArray[np.float64]) -> frozenset[int] | None:
+    """The cut, None where the budget is out of reach."""
+    value = dict(zip(channels.unit_labels.tolist(), scores.tolist()))
+    ranked = [sorted(family.units, key=lambda u: value[u.label]) for family in channels.families]
+    gone = [0] * len(ranked)
+
+    def macs(gone: list[int]) -> int:
+        sizes = {name: list(v.shape.numpy()) for name, v in weights(channels).items() if v.shape is not None}
+        for member in (m for units, n in zip(ranked, gone) for unit in units[:n] for m in unit.members):
+            sizes[member.initializer][member.axis] -= len(member.indices)
+        return sum(cost.positions * math.prod(sizes[cost.weight]) for cost in budget.costs)
+
+    while macs(gone) > budget.keep * dense_macs():
+        steps = []
+        for index, (family, units) in enumerate(zip(channels.families, ranked)):
+            width = budget.limits.in_units(family).next_below(family.width - gone[index])
+            if width is not None:
+                then = [*gone[:index], family.width - width, *gone[index + 1 :]]
+                lost = sum(value[u.label] for u in units[gone[index] : then[index]])
+                steps.append((lost / (macs(gone) - macs(then)), then))
+        if not steps:
+            return None
+        gone = min(steps)[1]
+    return frozenset(u.label for units, n in zip(ranked, gone) for u in units[:n])
+
+
 def test_macs_prefers_what_costs_much_and_carries_little() -> None:
     channels = net()
     start = np.cumsum([0, *WIDTHS.values()])

@@ -239,6 +239,14 @@ def test_a_dangling_input(tmp_path: Path) -> None:
     refused(saved(proto, tmp_path), "Conv y", "'head'")
 
 
+@pytest.mark.parametrize("middle", ["b = Relu (a)", "a = Relu (a)\n b = Relu (a)", "stem = Relu (a)\n b = Relu (stem)"])
+def test_two_values_of_one_name(tmp_path: Path, middle: str) -> None:
+    proto = net(middle)
+    if middle == "b = Relu (a)":
+        proto.graph.initializer.append(proto.graph.initializer[0])
+    refused(saved(proto, tmp_path), "two values called", "'a'" if middle.startswith("a") else "'stem'")
+
+
 def test_dims_that_contradict_the_data(tmp_path: Path) -> None:
     proto = net()
     proto.graph.initializer[0].dims[0] = 9

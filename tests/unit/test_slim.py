@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -98,17 +99,46 @@ def test_the_reference_is_the_file_as_given(tmp_path: Path, opset: int) -> None:
     json.loads(schema.dumps(report))
 
 
-def test_half_precision_has_its_own_tolerance(tmp_path: Path) -> None:
-    proto = onnx.load(write_net(tmp_path / "in.onnx", opset=18))
+def write_half(path: Path) -> Path:
+    """The net with 16-bit weights, inputs and outputs."""
+    proto = onnx.load(write_net(path, opset=18))
     for tensor in proto.graph.initializer:
         tensor.CopyFrom(
             onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
         )
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
-    (tmp_path / "in.onnx").write_bytes(proto.SerializeToString())
-    report = slim_file(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_half_precision_has_its_own_tolerance(tmp_path: Path) -> None:
+    report = slim_file(write_half(tmp_path / "in.onnx"), tmp_path / "out.onnx")
     assert report.dead == 3 and report.certificate.stages[0].rtol == 1e-2
+
+
+@pytest.mark.parametrize("fault", ["carried to the wrong input", "not carried", "one bias off by one channel"])
+def test_a_wrong_fold_is_noticed_in_half_precision_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """The wider tolerance of 16-bit weights is still far below what a wrong channel does."""
+    carry, bias = fold.__globals__["_carry"], fold.__globals__["_add_to_conv"]
+    given = write_half(tmp_path / "in.onnx")
+    if fault == "carried to the wrong input":
+        monkeypatch.setitem(fold.__globals__, "_carry", lambda *given: np.roll(carry(*given), 1, 1))
+    elif fault == "not carried":
+        monkeypatch.setitem(fold.__globals__, "_carry", lambda weight, *others: weight)
+    else:
+        proto = onnx.load(given)
+        pads = next(a for n in proto.graph.node if n.output[0] == "d" for a in n.attribute if a.name == "pads")
+        pads.ints[:] = [0, 0, 0, 0]  # then the constants go into the bias
+        given.write_bytes(proto.SerializeToString())
+        monkeypatch.setitem(
+            fold.__globals__, "_add_to_conv", lambda model, node, added: bias(model, node, np.roll(added, 1))
+        )
+    with pytest.raises(CertificateError, match="differs"):
+        slim_file(given, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_fixed_sizes(tmp_path: Path) -> None:
@@ -163,6 +193,36 @@ def test_correction_brings_the_outputs_nearer_also_on_images_it_has_not_seen(tmp
     assert errors[0] < errors[1]
 
 
+def test_what_is_reported_on_decides_nothing(tmp_path: Path) -> None:
+    """Every fifth input is kept aside: other numbers in it, and the same file is written with another error."""
+    given, frames = write_net(tmp_path / "in.onnx", dead=False), images(10)
+    first = slim_file(given, tmp_path / "first.onnx", ratio=0.25, calibration=frames)
+    frames[3::5] = np.random.default_rng(5).standard_normal(frames[3::5].shape, np.float32)
+    second = slim_file(given, tmp_path / "second.onnx", ratio=0.25, calibration=frames)
+    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
+    assert first.unseen_inputs == second.unseen_inputs == 2
+    assert first.output_error != second.output_error
+    assert all(a.error_after != b.error_after for a, b in zip(first.corrections, second.corrections))
+    assert slim_file(given, tmp_path / "few.onnx", ratio=0.25, calibration=frames[:4]).unseen_inputs == 0
+
+
+def test_the_summary_says_what_was_asked(tmp_path: Path) -> None:
+    """Without a ratio no plan keeps layers whole; why dead channels stay is counted by kind, not by node."""
+    given = write_net(tmp_path / "in.onnx", dead=False)
+    assert "3 without dead channels" in edgeslim.slim_onnx(given, tmp_path / "a.onnx").summary
+    dense = edgeslim.slim_onnx(given, tmp_path / "b.onnx", ratio=0.5, min_width=16).summary
+    assert "without dead" not in dense and "kept whole by the plan" in dense
+    dead = edgeslim.slim_onnx(write_net(given), tmp_path / "c.onnx")
+    assert [layer.kind for layer in dead if layer.layer == "stem"] == [
+        "carries the constants of dead channels into Conv"
+    ]
+
+
+def test_both_verbs_take_the_same(tmp_path: Path) -> None:
+    short, whole = inspect.signature(edgeslim.slim_onnx), inspect.signature(slim_file)
+    assert short.parameters == whole.parameters and edgeslim.slim_onnx.__name__ == "slim_onnx"
+
+
 def test_patches_are_what_a_convolution_multiplies() -> None:
     text = """<ir_version: 8, opset_import: ["" : 18]>
     net (float[2, 3, 9, 11] x) => (float[2, 4, h, w] y)
@@ -177,6 +237,7 @@ def test_patches_are_what_a_convolution_multiplies() -> None:
     assert window is not None
     seen, said = patches(x, y, window, 200, rng)
     np.testing.assert_allclose(seen @ kernel.reshape(4, -1).T, said, rtol=1e-4, atol=1e-5)
+    assert len(seen) < 200 and len(np.unique(said, axis=0)) == len(said)  # all positions, none of them twice
 
 
 def test_a_wrong_fold_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

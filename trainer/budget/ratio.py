@@ -33,5 +33,5 @@ class Ratio:
             kept = self.limits.in_units(family).round_up(keep * family.width, family.width)
             kept = max(kept, int(np.isposinf(own).sum()))  # what nobody could score stays
             lowest = np.argsort(own, kind="stable")[: family.width - kept]
-            cut.update(family.units[i].label for i in lowest.tolist())
+            cut.update(family.labels[lowest].tolist())
         return frozenset(cut)

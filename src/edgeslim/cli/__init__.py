@@ -15,7 +15,7 @@ from .app import app
 from .screen import print_error
 
 _DISK = {
-    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC,
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC,
     errno.ENOTDIR, errno.EPERM, errno.EROFS,
 }  # fmt: skip
 """What a disk, its owner or a path refuses; any other OSError that comes this far is a bug and keeps its traceback."""

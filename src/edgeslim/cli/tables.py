@@ -113,6 +113,8 @@ def correction_line(report: SlimReport) -> str:
     """How far the cut net's outputs are from the original's, and what the correction bought."""
     corrected = sum(not c.skipped for c in report.corrections)
     line = f"outputs differ from the uncut net's by {report.output_error:.1%}"
+    if report.unseen_inputs:
+        line += f" on calibration inputs that were kept aside ({report.unseen_inputs})"
     if corrected:
         line += f"; {report.uncorrected_error:.1%} without the least-squares correction of {corrected} layers"
     return line + ". Measure the accuracy before you ship this net"
