@@ -18,7 +18,7 @@ from .context import Channels
 
 FOLLOWED = frozenset({"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
 """Operators that only carry entries of a shape along."""
-_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+_ARITHMETIC = frozenset({"Add", "Ceil", "Div", "Floor", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "Sub"})
 """What a forward does with image sizes; the result is a number that no channel has a part in."""
 
 
