@@ -46,7 +46,10 @@ def entries(node: ir.Node, index: int, channels: Channels) -> list[Entry] | None
     constant = channels.constant(source)
     if constant is not None:
         flat = constant.ravel().tolist()
-        return [Entry(size=int(v), node=node, input=index, position=i) for i, v in enumerate(flat)]
+        return [
+            Entry(size=int(v), node=node, input=index, position=i) if float(v).is_integer() else Entry()
+            for i, v in enumerate(flat)
+        ]
     producer = source.producer()
     return None if producer is None else _through(producer, channels)
 
