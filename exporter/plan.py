@@ -48,6 +48,8 @@ class AxisPlan:
     masked: bool
 
     def __post_init__(self) -> None:
+        if self.axis < 0:
+            raise ValueError(f"axis {self.axis}; axes are counted from 0")
         _check_keep(self.keep, self.width, f"axis {self.axis}")
 
     @property
@@ -68,6 +70,9 @@ class PruningPlan:
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ValueError(f"plan schema {self.schema}, this edgeslim reads {SCHEMA}")
+        for name, axes in self.initializers.items():
+            if len({axis.axis for axis in axes}) < len(axes):
+                raise ValueError(f"{name} is cut twice along one axis")
 
     def to_json(self) -> str:
         """The plan as text, stable to the byte."""

@@ -8,6 +8,7 @@ loses the names.) Batch and image size are left dynamic wherever the net allows 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import re
@@ -30,7 +31,11 @@ from .passes.shuffles_to_gathers import shuffles_to_gathers
 from .passes.slices_to_gathers import slices_to_gathers
 from .translations import translations
 
-_LOUD = {"torch.onnx": logging.ERROR, "torch.fx.experimental.symbolic_shapes": logging.CRITICAL}
+_LOUD = {
+    "torch.onnx": logging.ERROR,
+    "torch.fx.experimental.symbolic_shapes": logging.CRITICAL,
+    "onnx_ir": logging.CRITICAL,
+}
 """Loggers that report, with tracebacks, what is tried and then done in another way."""
 
 
@@ -90,14 +95,26 @@ def check_precision(module: nn.Module, example: torch.Tensor) -> None:
     """Raise UnsupportedGraphError unless the example and everything in the module is float32 (or no float)."""
     if not example.numel():
         raise UnsupportedGraphError(f"the example of shape {tuple(example.shape)} is empty", "give at least one image")
-    tensors = {"the example": example, **module.state_dict()}
+    tensors: dict[str, object] = {"the example": example, **module.state_dict()}
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+        if not isinstance(tensor, torch.Tensor):  # what quantised layers pack, or a module's extra state
             raise UnsupportedGraphError(
-                f"{type(module).__name__}: {name} is {str(tensor.dtype).removeprefix('torch.')}; nets are analysed "
-                "and exported in float32",
+                f"{type(module).__name__}: {name} of its state_dict is a {type(tensor).__name__}",
+                "give the net in float32, with tensors alone in its state_dict",
+            )
+        if tensor.is_meta:
+            raise UnsupportedGraphError(
+                f"{type(module).__name__}: {name} is on the meta device, without data", "load its weights first"
+            )
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32:
+            raise UnsupportedGraphError(
+                f"{type(module).__name__}: {name} is {_dtype(tensor)}; nets are analysed and exported in float32",
                 "call module.float(), and give a float32 example",
             )
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
@@ -114,6 +131,13 @@ def _check_forward(module: nn.Module, example: torch.Tensor) -> None:
     if others or not flatten_outputs(outputs):
         seen = f"an object of type {type(others[0]).__name__}" if others else "nothing"
         raise UnsupportedGraphError(f"{name}: forward returns {seen}", "return tensors, or a tuple or dict of them")
+    for tensor in flatten_outputs(outputs):
+        if tensor.dtype == torch.bfloat16 or tensor.layout != torch.strided:
+            raise UnsupportedGraphError(
+                f"{name}: forward returns a {str(tensor.layout).removeprefix('torch.')} tensor of {_dtype(tensor)}, "
+                "which cannot be compared with what the exported graph answers",
+                "return dense float32, with autocast off",
+            )
     pairs = zip(_arrays(outputs), _arrays(again))
     if not all(a.shape == b.shape and np.allclose(a, b, rtol=1e-3, equal_nan=True) for a, b in pairs):
         raise UnsupportedGraphError(
@@ -142,22 +166,33 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_axes: tuple[int, ...
                 (batch,),
                 dynamo=True,
                 optimize=False,
-                dynamic_shapes=(dynamic,),
+                dynamic_shapes=((dynamic,),) if _takes_many(module) else (dynamic,),
                 verbose=False,
                 custom_translation_table=translations(),
             )
     except Exception as error:
+        cause = first_line(_root(error))
+        unknown = "No ONNX function" in cause
         raise UnsupportedGraphError(
-            f"{type(module).__name__} cannot be traced by torch.export: {first_line(_root(error))}",
-            "data-dependent Python branches in forward are the usual cause; move them out of the net",
+            f"{type(module).__name__} cannot be traced by torch.export: {cause}",
+            "write this operator with others that ONNX has"
+            if unknown
+            else "data-dependent Python branches in forward are the usual cause; move them out of the net",
         ) from error
     if program is None:
         raise UnsupportedGraphError(f"{type(module).__name__}: the ONNX exporter returned nothing")
     model = program.model
     # The tracer notes every line of Python it went through, with this machine's paths: none of it is for a bundle.
     common.ClearMetadataAndDocStringPass()(model)
-    model = fold_constants(_name_sizes(model), module.state_dict())
-    return _own_outputs(shuffles_to_gathers(slices_to_gathers(model)))
+    with _quiet():
+        model = fold_constants(_name_sizes(model), module.state_dict())
+        return _own_outputs(shuffles_to_gathers(slices_to_gathers(model)))
+
+
+def _takes_many(module: nn.Module) -> bool:
+    """Whether the image is the first of `*args`, as in a wrapper around a net: torch.export binds those as a tuple."""
+    first = next(iter(inspect.signature(module.forward).parameters.values()), None)
+    return first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
 
 
 def _agrees(module: nn.Module, model: ir.Model, shape: tuple[int, ...]) -> bool:
@@ -222,7 +257,8 @@ def _quiet() -> Iterator[None]:
     for logger, level in loggers.items():
         logger.setLevel(level)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        nowhere = io.StringIO()  # torch.export prints the whole graph there before it raises
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -102,7 +102,7 @@ def _compare(masked: nn.Module, small: nn.Module, example: torch.Tensor) -> None
             "it is trained masked instead; the exported graph is compact all the same",
         ) from error
     for a, b in ((s.double(), w.double()) for s, w in zip(seen, wanted)):
-        limit = RELATIVE_TOLERANCE * max(float(b.abs().max()), 1e-6)
+        limit = RELATIVE_TOLERANCE * max(float(b.abs().max()) if b.numel() else 0.0, 1e-6)
         if a.shape != b.shape or not bool(((a - b).abs() <= limit).all()):
             raise UnsupportedGraphError(
                 f"{type(small).__name__}: the compact module does not compute what the masked one does",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeslim.errors import ConfigError
+from edgeslim.exporter.trace import check_precision
 
 from .budget import WidthLimits, build_budget, parse_wish
 from .criteria import criterion as criterion_of
@@ -52,6 +53,7 @@ def prune(
             f"prune was given {seen[0]} and {seen[1]}", "give a torch.nn.Module and an image batch, a tensor"
         )
     score = criterion_of(criterion)
+    check_precision(module, example_input)
     images = _images(calibration, example_input, criterion)
     net = PrunedModel.from_module(module, example_input)
     if net.channels.families:
@@ -81,4 +83,4 @@ def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, c
             )
         if not bool(batch.isfinite().all()):
             raise ConfigError(f"calibration batch {number} holds numbers that are not finite", "look at those images")
-    return np.asarray(np.concatenate([batch.detach().cpu().numpy() for batch in batches]), np.float32)
+    return np.asarray(np.concatenate([batch.detach().float().cpu().numpy() for batch in batches]), np.float32)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgeslim.errors import EdgeslimError, UnsupportedGraphError, first_line
 
-from .context import Channels, CountRewrite, IndexRewrite, SumSite, operand, place, static_size
+from .context import Channels, CountRewrite, IndexRewrite, SumSite, operand, place, rank, static_size
 from .families import Family, find_families
 from .labels import Axis, Flags, Ids, Labels
 from .rules import RULES
@@ -165,12 +165,13 @@ def _apply_rule(node: ir.Node, channels: Channels) -> str | None:
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """Inputs of a node and, for control flow, what its sub-graphs capture."""
+    """Inputs of a node and, for control flow, what its sub-graphs capture from the graph around them."""
     yield from (v for v in node.inputs if v is not None)
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            for inner in attribute.as_graph().all_nodes():  # what it owns itself has no channels of this graph
-                yield from (v for v in inner.inputs if v is not None and v.graph is node.graph)
+            inner = attribute.as_graph()
+            read = [*inner.outputs, *(v for n in inner.all_nodes() for v in n.inputs if v is not None)]
+            yield from (v for v in read if v.graph is node.graph)  # constants of the sub-graph are its own
 
 
 def _layer(node: ir.Node, channels: Channels, reason: str | None) -> LayerWidth | None:
@@ -186,6 +187,8 @@ def _layer(node: ir.Node, channels: Channels, reason: str | None) -> LayerWidth 
         weight, at = operand(node, 0), -2  # a parameter on the left makes the rows
         if not _comes_from_initializer(weight):
             return None
+    if rank(weight) == 1:
+        return None  # it makes no width of its own
     carried = channels.axes(output)
     out = carried[at] if -len(carried) <= at < len(carried) else None
     name = _behind(weight).name or node.name or ""

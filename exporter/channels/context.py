@@ -141,7 +141,7 @@ class Channels:
 
     def contract(self, x: Axis | None, weight: Axis | None, reason: str) -> None:
         """Sum over the two axes: an index may leave both, if what it contributes, a product, is zero."""
-        self.unite(x, weight, reason)
+        self.unite(x, weight, f"{reason} beside a fixed side")
         if x is not None and weight is not None:
             self.sum_over(x.ids, x.zero | weight.zero, reason)
 

@@ -18,7 +18,7 @@ from .context import Channels
 
 FOLLOWED = frozenset({"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
 """Operators that only carry entries of a shape along."""
-_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+_ARITHMETIC = frozenset({"Add", "Ceil", "Div", "Floor", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "Sub"})
 """What a forward does with image sizes; the result is a number that no channel has a part in."""
 
 
@@ -46,7 +46,10 @@ def entries(node: ir.Node, index: int, channels: Channels) -> list[Entry] | None
     constant = channels.constant(source)
     if constant is not None:
         flat = constant.ravel().tolist()
-        return [Entry(size=int(v), node=node, input=index, position=i) for i, v in enumerate(flat)]
+        return [
+            Entry(size=int(v), node=node, input=index, position=i) if float(v).is_integer() else Entry()
+            for i, v in enumerate(flat)
+        ]
     producer = source.producer()
     return None if producer is None else _through(producer, channels)
 

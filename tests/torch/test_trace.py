@@ -136,6 +136,16 @@ def test_the_tracer_is_quiet_and_leaves_no_note_of_this_machine(capfd: pytest.Ca
     assert b"site-packages" not in data and b"nets.py" not in data
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_refusal_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnsupportedGraphError, match="median") as caught:
+        trace(Answers(lambda x, y: y.flatten(2).median(2)[0]), EXAMPLE)
+    assert caught.value.hint == "write this operator with others that ONNX has"
+    with pytest.raises(UnsupportedGraphError):
+        trace(DataDependent(), EXAMPLE)
+    assert capfd.readouterr() == ("", "")
+
+
 def modes(net: nn.Module) -> list[bool]:
     return [part.training for part in net.modules()]
 
@@ -213,6 +223,8 @@ class Answers(nets.Plain):
         (lambda x, y: y + torch.randn(1), "Answers: two runs on the same input differ in eval mode"),
         (lambda x, y: nn.functional.dropout(y, 0.5, True), "Answers: two runs on the same input differ in eval mode"),
         (lambda x, y: (y, 3), "Answers: forward returns an object of type int"),
+        (lambda x, y: y.bfloat16(), "Answers: forward returns a strided tensor of bfloat16"),
+        (lambda x, y: y.to_sparse(), "Answers: forward returns a sparse_coo tensor of float32"),
         (lambda x, y: (), "Answers: forward returns nothing"),
     ],
 )
@@ -228,12 +240,50 @@ def test_an_answer_that_cannot_be_proven(change: Callable[[Tensor, Tensor], obje
         (nets.Plain().half(), EXAMPLE, r"a\.0\.weight is float16"),
         (nets.Plain().double(), EXAMPLE.double(), "the example is float64"),
         (nets.Plain(), EXAMPLE.bfloat16(), "the example is bfloat16"),
+        (nn.ParameterList([torch.zeros(2, dtype=torch.complex64)]), EXAMPLE, "0 is complex64"),
     ],
 )
 def test_only_float32_is_traced(net: nn.Module, example: Tensor, said: str) -> None:
     with pytest.raises(UnsupportedGraphError, match=said) as caught:
         trace(net, example)
     assert "module.float()" in caught.value.hint
+
+
+class Packed(nets.Plain):
+    """Keeps something in its state that is no tensor, as quantised layers do."""
+
+    def get_extra_state(self) -> torch.dtype:
+        return torch.qint8
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        (Packed(), "_extra_state of its state_dict is a dtype"),
+        (nets.Plain().to("meta"), "weight is on the meta device"),
+    ],
+)
+def test_a_state_that_cannot_be_read(net: nn.Module, said: str) -> None:
+    with pytest.raises(UnsupportedGraphError, match=said):
+        trace(net, EXAMPLE)
+
+
+class Wrapper(nn.Module):
+    """Hands whatever it is given to another net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nets.Plain()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.net(*inputs)
+
+
+def test_a_forward_of_any_number_of_inputs() -> None:
+    assert [str(d) for d in trace(Wrapper(), EXAMPLE).graph.inputs[0].shape or ()] == ["batch", "3", "height", "width"]
 
 
 @pytest.mark.parametrize(

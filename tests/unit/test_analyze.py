@@ -88,3 +88,33 @@ def test_the_summary_counts_reasons_and_leaves_the_names_of_nodes_out() -> None:
         "head": "graph output",
         "other": "graph output",
     }
+
+
+SIZED_BY_A_FIXED_AXIS = """
+<ir_version: 10, opset_import: ["" : 18]>
+net (float[1, 3, 4, 4] x, float[1, 6] z) => (float[1, 2, 4, 4] y)
+<int64[1] one = {1}, int64[2] image = {4, 4}>
+{
+  a = Conv (x, stem)
+  batch = Shape <start = 0, end = 1> (x)
+  shape = Shape (z)
+  width = Gather (shape, one)
+  sizes = Concat <axis = 0> (batch, width, image)
+  b = Reshape (a, sizes)
+  y = Conv (b, head)
+}
+"""
+
+
+def test_channels_sized_by_an_axis_that_is_fixed_stay() -> None:
+    """The other tensor would go on saying six when five are left."""
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(SIZED_BY_A_FIXED_AXIS)
+    proto.graph.initializer.extend(
+        onnx.numpy_helper.from_array(rng.standard_normal(shape, np.float32), name)
+        for name, shape in {"stem": (6, 3, 1, 1), "head": (2, 6, 1, 1)}.items()
+    )
+    channels = analyze(ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True)))
+    assert not channels.families
+    (reason,) = {channels.pinned.get(i) for i in channels.layers[0].ids.tolist()}
+    assert reason == "Reshape b: sized by an axis that is fixed"

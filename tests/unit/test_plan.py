@@ -74,7 +74,9 @@ def plans(draw: st.DrawFn) -> PruningPlan:
         keeps(),
         st.booleans(),
     )
-    initializers = draw(st.dictionaries(st.text(), st.lists(axes, max_size=3).map(tuple), max_size=4))
+    initializers = draw(
+        st.dictionaries(st.text(), st.lists(axes, max_size=3, unique_by=lambda a: a.axis).map(tuple), max_size=4)
+    )
     return PruningPlan(families=tuple(families), initializers=initializers)
 
 
@@ -246,6 +248,8 @@ def broken(**changes: object) -> str:
         (broken(families__0__keep=[5, 6]), r"in \[0, 6\)"),
         (broken(families__0__keep=[-1, 2]), r"in \[0, 6\)"),
         (broken(families__0__keep=["0"]), r"\$\.families\[0\]\.keep\[0\]: str where int belongs"),
+        (broken(initializers__stem=[{"axis": -1, "width": 6, "keep": [0], "masked": True}]), "axis -1"),
+        (broken(initializers__stem=[{"axis": 0, "width": 6, "keep": [0], "masked": True}] * 2), "cut twice along one"),
         (broken(initializers__stem=[{"axis": 0}]), r"\$\.initializers\.stem\[0\]\.width: missing"),
     ],
 )

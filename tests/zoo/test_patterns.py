@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from . import blocks, patterns
 from .check import check
-from .patterns import DECLINED, EQUAL
+
+EQUAL, DECLINED = patterns.EQUAL | blocks.EQUAL, patterns.DECLINED | blocks.DECLINED
 
 EVERY = 1000
 """More than any of these nets has families: each is cut alone once."""

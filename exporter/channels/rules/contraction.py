@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..context import Axes, Channels, operand, place, rank, static_size
-from ..labels import Axis
+from ..labels import Axis, Flags
 from .registry import rule
 
 
@@ -33,10 +33,11 @@ def conv(node: ir.Node, channels: Channels) -> str | None:
         channels.pin(axis, "spatial axis of a kernel")
     group = node.attributes["group"].as_int() if "group" in node.attributes else 1
     width = weight.shape.numpy()[0]
+    silent: Flags | bool = False  # an output of one input alone is silent with it, whatever the kernel
     if group == 1:
         channels.contract(data, into, f"read by {place(node)}")
     elif weight.shape.numpy()[1] == 1:
-        _tie_depthwise(node, channels, data, out, width // group)
+        silent = _tie_depthwise(node, channels, data, out, width // group)
     elif data is None or out is None:
         for axis in (data, into, out):
             channels.pin(axis, f"grouped {place(node)} with a fixed side")
@@ -47,7 +48,7 @@ def conv(node: ir.Node, channels: Channels) -> str | None:
         rows = out.ids.reshape(group, -1)
         channels.labels.unite(rows, rows[:1])
     if out is not None:
-        out = out.with_zero(channels.mask(weight, 0))
+        out = out.with_zero(np.logical_or(channels.mask(weight, 0), silent))
     _give(node, channels, out)
     return None
 
@@ -74,7 +75,8 @@ def conv_transpose(node: ir.Node, channels: Channels) -> str | None:
         if into is not None:
             if data is not None:
                 channels.count(node, data.ids, attribute="group")
-            into = into.with_zero(channels.mask(weight, 0)).moved(lambda a: np.repeat(a, outputs))
+            silent = channels.mask(weight, 0) if data is None else np.logical_or(channels.mask(weight, 0), data.zero)
+            into = into.with_zero(silent).moved(lambda a: np.repeat(a, outputs))
         _give(node, channels, into)
         return None
     channels.contract(data, into, f"read by {place(node)}")
@@ -108,13 +110,19 @@ def gemm(node: ir.Node, channels: Channels) -> str | None:
 def matmul(node: ir.Node, channels: Channels) -> str | None:
     """(..., M, K) @ (..., K, N): K is contracted; M comes from the left, N from the right; batch axes are united.
 
-    Either side may be a parameter, whose rows (left) or columns (right) are then the producers.
+    Either side may be a parameter, whose rows (left) or columns (right) are then the producers. (..., M, K) @ (K) has
+    no columns.
     """
     a, b = operand(node, 0), operand(node, 1)
-    if rank(a) < 2 or rank(b) < 2:
+    if rank(a) < 2 or rank(b) < 1:
         return "operand shapes unknown or one-dimensional"
     left, right = channels.axes(a), channels.axes(b)
-    channels.contract(left[-1], right[-2], f"read by {place(node)}")
+    channels.contract(left[-1], right[-2] if rank(b) > 1 else right[0], f"read by {place(node)}")
+    if rank(b) == 1:
+        rows = left[-2]
+        masked = rows is not None and rows.source and rows.with_zero(channels.mask(a, rank(a) - 2))
+        channels.set(node.outputs[0], [*left[:-2], masked or rows])
+        return None
     batch: Axes = []
     for index in range(max(len(left), len(right)), 2, -1):
         sides = [(v, axes[-index]) for v, axes in ((a, left), (b, right)) if index <= len(axes)]
@@ -141,11 +149,15 @@ def _batch_axis(node: ir.Node, channels: Channels, sides: list[tuple[int | None,
     return carried[0].with_zero(reduce(np.logical_or, [axis.zero for axis in carried]))
 
 
-def _tie_depthwise(node: ir.Node, channels: Channels, data: Axis | None, out: Axis | None, multiplier: int) -> None:
+def _tie_depthwise(
+    node: ir.Node, channels: Channels, data: Axis | None, out: Axis | None, multiplier: int
+) -> Flags | bool:
+    """Each input goes with its outputs. Returns which outputs are silent because their input is."""
     repeated = data.moved(lambda a: np.repeat(a, multiplier)) if data is not None else None
     channels.unite(repeated, out, f"depthwise {place(node)} with a fixed side")
     if data is not None:
         channels.count(node, data.ids, attribute="group")
+    return False if repeated is None or out is None else repeated.zero
 
 
 def _give(node: ir.Node, channels: Channels, out: Axis | None, rows: Axis | None = None) -> None:

@@ -119,10 +119,12 @@ def broadcast(
         carried = [a for _, a in columns if a is not None]
         if not carried:
             continue
-        for value, a in columns:
-            if a is None and static_size(value, -axis) != 1:
-                for other in carried:
-                    channels.pin(other, f"combined with fixed {value.name} in {place(node)}")
+        fixed = [v for v, a in columns if a is None and static_size(v, -axis) != 1]
+        for value in fixed:
+            for other in carried:
+                channels.pin(other, f"combined with fixed {value.name} in {place(node)}")
+        if fixed:
+            continue  # so is the result
         for other in carried[1:]:
             channels.unite(carried[0], other, "")
         deciding = operands if silencers is None else operands[:silencers]

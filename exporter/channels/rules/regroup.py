@@ -219,6 +219,8 @@ def check_entries(node: ir.Node, target: list[Entry], axes: Axes, channels: Chan
             if source is not None and not channels.scales(axis, source, entry.factor):
                 channels.pin(source, f"its width sizes another tensor in {place(node)}")
                 return "sized by the width of another tensor"
+            if source is None and axis is not None and static_size(entry.value, entry.axis) != 1:
+                return "sized by an axis that is fixed"
         elif axis is not None and entry.size is None:
             return "sized by a computed number"
         elif axis is not None and entry.size == len(axis) and entry.node is not None:
