@@ -21,7 +21,7 @@ def with_weights(model: ir.Model, arrays: Mapping[str, NDArray[np.generic]]) -> 
     for name, value in model.graph.initializers.items():
         if name not in arrays:
             continue
-        array = np.asarray(arrays[name], order="C")
+        array = np.array(arrays[name], order="C")  # a copy: the caller goes on training
         if value.shape is not None and tuple(value.shape) != array.shape:
             raise ExportError(
                 f"weight {name} has shape {array.shape}, the graph expects {tuple(value.shape)}",

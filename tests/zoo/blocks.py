@@ -85,6 +85,12 @@ class Choice(nn.Module):
         return torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y - 1, (x,))
 
 
+def padded_like_tensorflow(x: Tensor) -> Tensor:
+    """ "same" padding for a kernel of 3 in steps of 2: how much depends on the size of the image."""
+    height, width = (max((math.ceil(n / 2) - 1) * 2 + 3 - n, 0) for n in x.shape[-2:])
+    return F.pad(x, [width // 2, width - width // 2, height // 2, height - height // 2])
+
+
 def doubled_in_part(x: Tensor) -> Tensor:
     """Half of the channels, in place."""
     x = x.clone()
@@ -104,6 +110,7 @@ def written_into_zeros(x: Tensor) -> Tensor:
 EQUAL: dict[str, Equal] = {
     "shortcut added in place": Equal(build=lambda: Between(InPlace()), layers=3),
     "part of the channels in place": Equal(build=lambda: Between(doubled_in_part), layers=2),
+    "padding computed from the image": Equal(build=lambda: Between(padded_like_tensorflow), layers=2),
     "written into zeros": Equal(build=lambda: Between(written_into_zeros, 16), layers=2),
     "fixed blur": Equal(build=lambda: Between(Blur()), layers=3),
     "fixed upsampling": Equal(build=lambda: Between(Blur(up=True)), layers=3),

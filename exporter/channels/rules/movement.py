@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..context import Axes, Channels, operand, place, rank, static_size
-from ..dims import FOLLOWED
+from ..dims import FOLLOWED, entries
 from ..labels import Axis
 from .registry import rule
 
@@ -64,7 +64,7 @@ def pad(node: ir.Node, channels: Channels) -> str | None:
     x = operand(node, 0)
     if not channels.labelled(x):
         return None
-    amounts = channels.constant(node.inputs[1] if len(node.inputs) > 1 else None)
+    amounts = entries(node, 1, channels)
     if amounts is None:
         return "amounts unknown"
     axes: Axes = list(channels.axes(x))
@@ -73,13 +73,17 @@ def pad(node: ir.Node, channels: Channels) -> str | None:
     if chosen is not None and listed is None:
         return "axes unknown"
     which = range(len(axes)) if listed is None else [int(a) % len(axes) for a in listed]
-    before, after = np.ravel(amounts).reshape(2, -1).tolist()
+    # An amount computed from the image size is None: enough to know, where the axis has no channels.
+    sizes = [entry.size for entry in amounts]
+    before, after = sizes[: len(sizes) // 2], sizes[len(sizes) // 2 :]
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     silent = mode != "constant" or _pads_with_zero(node, channels)
-    padded = {axis for axis, low, high in zip(which, before, after) if low or high}
+    padded = {axis for axis, low, high in zip(which, before, after) if low != 0 or high != 0}
     for axis, low, high in zip(which, before, after):
         carried = axes[axis]
-        if carried is not None and (low or high):
+        if carried is not None and axis in padded:
+            if low is None or high is None:
+                return "channels are added, and how many depends on the image size"
             if mode != "constant" or low < 0 or high < 0:
                 return f"{mode} padding over channels"
             reason = f"added by {place(node)}"
