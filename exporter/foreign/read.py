@@ -28,6 +28,7 @@ from ..passes.fold_constants import fold_constants
 from ..passes.shuffles_to_gathers import shuffles_to_gathers
 from ..passes.slices_to_gathers import slices_to_gathers
 from .quiet import quiet
+from .runnable import runnable
 from .tensors import LARGEST_BYTES, check_and_load
 
 OPSET = 18
@@ -41,7 +42,7 @@ _EXPORT_AGAIN = "download or export the file again, and try onnx.checker.check_m
 class ForeignModel:
     """A file that was read. source: the model as it stands in the file, external data inside; graph: for the analysis.
 
-    opset: that of the file.
+    opset: that of the file. A file too new to be run is brought down first, `source` too.
     """
 
     path: Path
@@ -67,6 +68,7 @@ def _read(path: Path) -> ForeignModel:
     check_and_load(proto, path)
     _refuse_twins(proto, path)
     _refuse_dangling(proto, path)
+    proto = runnable(proto, opset, path)
     source = _serialize(proto, path)
     proto = _sorted(proto, path)
     proto.ir_version = max(proto.ir_version, _IR_VERSION)

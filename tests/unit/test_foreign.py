@@ -16,6 +16,7 @@ from edgeslim.exporter.channels import analyze
 from edgeslim.exporter.channels.coverage import coverage
 from edgeslim.exporter.foreign import read_foreign, read_onnx
 from edgeslim.exporter.foreign.feeds import feeds, find_probe, input_specs, runner_from_bytes
+from edgeslim.exporter.foreign.runnable import newest
 
 NET = """
 <ir_version: {ir}, opset_import: ["" : {opset}{domains}]>
@@ -75,6 +76,17 @@ def test_every_opset_says_the_same_and_is_analysed(tmp_path: Path, opset: int) -
     model = read_onnx(path)
     assert model.opset_imports[""] == max(opset, 18)
     assert [f.width for f in analyze(model).families] == [8]
+
+
+def test_a_file_newer_than_the_runtime_is_brought_down(tmp_path: Path) -> None:
+    proto = net(opset=onnx.defs.onnx_opset_version(), ir_version=onnx.IR_VERSION)
+    found = read_foreign(saved(proto, tmp_path))
+    opset, version = newest()
+    source = onnx.load_from_string(found.source)
+    assert found.opset == onnx.defs.onnx_opset_version()
+    assert (found.graph.opset_imports[""], source.opset_import[0].version, source.ir_version) == (opset, opset, version)
+    given, read = answers(tmp_path / "net.onnx")  # both run
+    np.testing.assert_allclose(read[0], given[0], rtol=1e-5, atol=1e-5)
 
 
 def test_old_operators_move_their_axes_into_inputs(tmp_path: Path) -> None:
