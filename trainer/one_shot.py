@@ -1,7 +1,7 @@
 """Cut a net once, without training: score, choose, silence, correct, remove.
 
 Scores come from the feature maps of calibration inputs where there are some, from the weights otherwise. What was cut
-is then made up for by least squares (correction), and only kept corrected if the outputs of the whole net come nearer
+is then made up for by least squares (recovery), and only kept corrected if the outputs of the whole net come nearer
 to what they were. A fifth of the inputs takes no part in any of this: how far the outputs are from the original's is
 reported on these.
 """
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import ConfigError, InvariantError
 from edgeslim.exporter.channels import ChannelMap, analyze
-from edgeslim.exporter.foreign.feeds import Arrays, InputSpec, open_session, run_session
+from edgeslim.exporter.foreign.feeds import Arrays, InputSpec
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.plan import plan_from_cut
 from edgeslim.exporter.weights import with_weights
 
 from .budget import WidthLimits, build_budget, spare_one
-from .correction import FEWEST_INPUTS, Correction, Part, correct, parts
 from .criteria import criterion
 from .recipe import BudgetSpec
+from .recovery import FEWEST_INPUTS, Correction, Part, distance, of_part, recover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,8 @@ def cut_once(
         raise ConfigError("MACs are counted for nets with one input", "give ratio instead of target")
     shape = tuple(probes[0][specs[0].name].shape)
     scored = _Scored(model, channels)
-    images = _images(specs, _of_part(calibration, Part.FIT, Part.CHOOSE))
-    score = criterion("ln_norm" if images is not None else "l1").score(
+    images = _images(specs, of_part(calibration, Part.FIT, Part.CHOOSE))
+    score = criterion("reconstruction" if images is not None else "l1").score(
         scored, images if images is not None else np.empty(0, np.float32)
     )
     cut = frozenset[int]()
@@ -76,18 +76,13 @@ def cut_once(
         cut = spare_one(channels, budget.select(channels, score), score)
     plan = plan_from_cut(channels, cut)
     masked = with_weights(model, {name: plan.mask(name, _weight(model, name)) for name in plan.initializers})
+    unseen = of_part(calibration, Part.REPORT) or probes
+    plain = error = distance(masked, model, unseen)
     best, corrections = masked, tuple[Correction, ...]()
     if calibration and cut:
-        corrected, corrections = correct(model, masked, channels, cut, calibration)
-        chosen = _of_part(calibration, Part.CHOOSE)
-        if _distance(corrected, model, chosen) < _distance(masked, model, chosen):
-            best = corrected
-        else:
-            corrections = tuple(
-                Correction(layer=c.layer, skipped=c.skipped or "the whole net did not gain") for c in corrections
-            )
-    unseen = _of_part(calibration, Part.REPORT) or probes
-    plain = _distance(masked, model, unseen)
+        recovery = recover(model, masked, channels, cut, calibration)
+        (gain,) = recovery.gains
+        best, corrections, error = with_weights(masked, recovery.changes), gain.corrections, gain.after
     compact = remove_channels(best, channels, cut) if cut else best
     for old, new in zip(model.graph.outputs, compact.graph.outputs):  # outputs keep their widths
         new.shape, new.type = old.shape, old.type
@@ -96,17 +91,10 @@ def cut_once(
         compact=compact,
         units=len(cut),
         corrections=corrections,
-        error=plain if best is masked else _distance(best, model, unseen),
+        error=error,
         uncorrected=plain,
         unseen=len(unseen) if len(calibration) >= FEWEST_INPUTS else 0,
     )
-
-
-def _of_part(calibration: Sequence[Arrays], *wanted: Part) -> Sequence[Arrays]:
-    """The calibration inputs of these parts; all of them where there are too few to part."""
-    if len(calibration) < FEWEST_INPUTS:
-        return calibration
-    return [given for given, own in zip(calibration, parts(len(calibration))) if own in wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +112,6 @@ def _images(specs: tuple[InputSpec, ...], calibration: Sequence[Arrays]) -> NDAr
     if not calibration or len(specs) > 1 or lead.dtype != np.float32 or not one_by_one:
         return None
     return np.concatenate([np.asarray(a[lead.name], np.float32) for a in calibration])
-
-
-def _distance(model: ir.Model, reference: ir.Model, inputs: Sequence[Arrays]) -> float:
-    """|outputs - reference's| / |reference's| over all inputs."""
-    forms = {"the masked graph": model, "the graph": reference}
-    sessions = {what: open_session(ir.to_proto(form).SerializeToString(), what) for what, form in forms.items()}
-    total = size = 0.0
-    for given in inputs:
-        for a, b in zip(*(run_session(session, None, given, what) for what, session in sessions.items())):
-            if b.dtype.kind != "f":
-                continue
-            total += float(np.square(a.astype(np.float64) - b.astype(np.float64)).sum())
-            size += float(np.square(b.astype(np.float64)).sum())
-    return float(np.sqrt(total / max(size, 1e-300)))
 
 
 def _weight(model: ir.Model, name: str) -> NDArray[np.generic]:

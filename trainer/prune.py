@@ -7,20 +7,27 @@ export(pruned, "out.bundle")                       ship that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from edgeslim.errors import ConfigError
+from edgeslim.exporter.foreign.feeds import Arrays
 from edgeslim.exporter.trace import check_precision
 
 from .budget import WidthLimits, build_budget, parse_wish
 from .criteria import criterion as criterion_of
 from .pruned import PrunedModel
+from .recovery import FEWEST_INPUTS, METHODS, check_methods
 from .schedules import prune_iteratively
+
+NEED_IMAGES = ("ln_norm", "reconstruction", *METHODS)
+"""What looks at feature maps."""
+LARGEST_BATCH = 64
 
 
 def prune(
@@ -29,7 +36,8 @@ def prune(
     *,
     ratio: float | None = None,
     target: str | None = None,
-    criterion: str = "l1",
+    criterion: str | None = None,
+    recovery: Sequence[str] | None = None,
     calibration: Iterable[torch.Tensor] | None = None,
     width_multiple: int = 1,
     min_width: int = 1,
@@ -37,9 +45,12 @@ def prune(
     """Analyse `module`, choose what to cut, and return it masked, with its plan.
 
     example_input: (N, C, H, W) float, normalised.  ratio: fraction of every family's channels to cut, in (0, 1).
-    target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.  criterion: "l1", or "ln_norm"
-    which looks at feature maps and needs `calibration`, batches like `example_input`.  width_multiple, min_width:
-    which widths are useful on the device.
+    target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.
+    calibration: real images, batches like `example_input`; some hundred are good.  criterion: "l1", "ln_norm" (feature
+    maps) or "reconstruction" (what the layers that read a channel cannot make up for); the last where there is
+    calibration, l1 otherwise.  recovery: what makes up for the cut without training, of "batch_norm", "twins",
+    "least_squares", in that order; least squares where there is calibration, nothing otherwise. What it bought is in
+    `PrunedModel.recovery`.  width_multiple, min_width: which widths are useful on the device.
     `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
     run or traced, BudgetError for a target out of reach.
     """
@@ -52,21 +63,36 @@ def prune(
         raise ConfigError(
             f"prune was given {seen[0]} and {seen[1]}", "give a torch.nn.Module and an image batch, a tensor"
         )
+    criterion = criterion or ("l1" if calibration is None else "reconstruction")
+    methods = recovery if recovery is not None else () if calibration is None else ("least_squares",)
+    check_methods(methods)
     score = criterion_of(criterion)
     check_precision(module, example_input)
-    images = _images(calibration, example_input, criterion)
+    images = _images(calibration, example_input, [n for n in (criterion, *methods) if n in NEED_IMAGES])
     net = PrunedModel.from_module(module, example_input)
     if net.channels.families:
         limits = WidthLimits(multiple=width_multiple, minimum=min_width)
         shape = (1, *net.input_shape[1:])
+        dense = net.graph
         prune_iteratively(net, score, build_budget(budget, limits, net.channels, shape), images, rounds=1)
+        if methods and net.cut:
+            net.recover(dense, _inputs(dense, images), methods)
     return net
 
 
-def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, criterion: str) -> NDArray[np.float32]:
+def _inputs(graph: ir.Model, images: NDArray[np.float32]) -> list[Arrays]:
+    """The images in batches: enough of them that some can be kept aside, few enough that each is worth its while."""
+    size = max(1, min(LARGEST_BATCH, len(images) // FEWEST_INPUTS))
+    feed = graph.graph.inputs[0].name or ""
+    return [{feed: images[start : start + size]} for start in range(0, len(images), size)]
+
+
+def _images(
+    calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, needed_by: Sequence[str]
+) -> NDArray[np.float32]:
     if calibration is None:
-        if criterion == "ln_norm":
-            raise ConfigError("criterion ln_norm looks at feature maps", "give calibration=batches of real images")
+        if needed_by:
+            raise ConfigError(f"{needed_by[0]} looks at feature maps", "give calibration=batches of real images")
         calibration = [example]
     if not isinstance(calibration, Iterable):
         raise ConfigError(f"calibration is a {type(calibration).__name__}", "give batches of images, tensors")

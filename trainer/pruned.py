@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from edgeslim.errors import CheckpointError, UnsupportedGraphError, first_line
 from edgeslim.exporter.certificate import References
 from edgeslim.exporter.channels import ChannelMap, Coverage, analyze
 from edgeslim.exporter.channels.coverage import coverage
+from edgeslim.exporter.foreign.feeds import Arrays
 from edgeslim.exporter.plan import PruningPlan, cut_of_plan, plan_from_cut
 from edgeslim.exporter.shrink import carry_optimizer, with_tied_names
 from edgeslim.exporter.trace import check_precision, runner_from_module, trace
@@ -27,6 +29,7 @@ from edgeslim.exporter.weights import with_weights
 
 from .checkpoint import Checkpoint, copy_state, load_checkpoint, load_state, save_checkpoint
 from .compact import compact_module, expand_state, hold_masks
+from .recovery import Recovery, recover
 
 
 class PrunedModel:
@@ -40,6 +43,8 @@ class PrunedModel:
         self._dense_state = copy_state(module.state_dict())
         self._compact: nn.Module | None = None
         self.plan = plan_from_cut(channels, ())
+        self.recovery: Recovery | None = None
+        """What was done to make up for the last cut without training, and what that bought."""
 
     @classmethod
     def from_module(cls, module: nn.Module, example: torch.Tensor) -> PrunedModel:
@@ -98,6 +103,19 @@ class PrunedModel:
         self._compact = None
         self.plan = with_tied_names(plan, module)
         hold_masks(module, self.plan)
+
+    def recover(self, dense: ir.Model, inputs: Sequence[Arrays], methods: Sequence[str]) -> Recovery:
+        """Make up for the present cut without training, see `recovery`; the weights of `module` change.
+
+        dense: `graph` as it was before the cut. inputs: real graph inputs. Raises ConfigError, ExportError.
+        """
+        self.recovery = recover(dense, self.graph, self.channels, self.cut, inputs, methods)
+        state = self.module.state_dict()
+        changes = {n: torch.from_numpy(np.array(a)) for n, a in self.recovery.changes.items() if n in state}
+        load_state(self._masked, {**state, **changes})
+        self._dense_state = {name: t.detach().clone() for name, t in self._masked.state_dict().items()}
+        self._compact = None
+        return self.recovery
 
     def apply_cut(self, cut: Collection[int]) -> None:
         """Cut the units with these labels (all of them, not only the new ones). Raises PlanError."""

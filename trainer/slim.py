@@ -46,8 +46,8 @@ from edgeslim.runtime.manifest import LayerCoverage
 
 from .budget import WidthLimits, parse_wish
 from .calibration import Calibration, samples
-from .correction import Correction
 from .one_shot import OneShot, Wish, cut_once
+from .recovery import Correction
 
 Given = ParamSpec("Given")
 HALF = Tolerance(relative_atol=5e-3, rtol=1e-2)

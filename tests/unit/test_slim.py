@@ -20,7 +20,7 @@ from edgeslim import schema
 from edgeslim.errors import BudgetError, CertificateError, ConfigError, ExportError, UnsupportedGraphError
 from edgeslim.exporter.dead import fold
 from edgeslim.trainer.calibration import read_calibration
-from edgeslim.trainer.patches import patches, window_of
+from edgeslim.trainer.recovery.patches import patches, window_of
 from edgeslim.trainer.slim import slim_file
 
 TEXT = """
@@ -180,7 +180,7 @@ def test_a_target_is_met(tmp_path: Path) -> None:
 def test_correction_brings_the_outputs_nearer_also_on_images_it_has_not_seen(tmp_path: Path) -> None:
     given = write_net(tmp_path / "in.onnx", dead=False)
     report = slim_file(given, tmp_path / "out.onnx", ratio=0.25, calibration=images())
-    assert {c.layer for c in report.corrections} == {"middle", "point"}
+    assert {c.layer for c in report.corrections} == {"middle", "point", "head"}
     for c in report.corrections:
         assert c.error_before is not None and c.error_after is not None and c.error_after < c.error_before
     assert report.output_error is not None and report.uncorrected_error is not None

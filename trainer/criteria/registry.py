@@ -11,6 +11,7 @@ from edgeslim.errors import ConfigError
 
 from .l1 import L1
 from .ln_norm import LnNorm
+from .reconstruction import Reconstruction
 from .units import Scored
 
 
@@ -30,7 +31,7 @@ class Criterion(Protocol):
         ...
 
 
-CRITERIA: dict[str, Criterion] = {"l1": L1(), "ln_norm": LnNorm()}
+CRITERIA: dict[str, Criterion] = {"l1": L1(), "ln_norm": LnNorm(), "reconstruction": Reconstruction()}
 
 
 def criterion(name: str) -> Criterion:

@@ -1,0 +1,166 @@
+"""How much worse the layers that read a unit can be reconstructed without it.
+
+For a layer with inputs X and weights W (rows scaled to where the layer is heard), and H = (X'X + ridge)^-1, to remove
+the rows g of a unit and to let all others make up for it costs
+
+    cost(g) = tr( W_g' (H_gg)^-1 W_g ),       W <- W - H_:g (H_gg)^-1 W_g,     H <- H - H_:g (H_gg)^-1 H_g:
+
+relative to |q|^2, summed over the layers that read the unit. Units of a family go one by one, the cheapest first, and
+a unit's score is what its removal costs at that moment, never less than the one before it: so the sum of the lowest
+scores of a family is the error after those units have left. Layers that are no plain matrix product over channels
+count with what the unit contributes, |x_g|^2 |W_g|^2, as if nobody could make up for it.
+
+Source: the elimination is Optimal Brain Surgeon (Hassibi & Stork 1993) in blocks; layer-wise reconstruction error as a
+score is from ThiNet (Luo et al. 2017). The residual's place and the sum over readers are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..recovery.normal import Matrix, Normal
+from ..recovery.readers import Reader, find_heard, find_readers
+from ..recovery.walk import Walk
+from .units import Scored
+
+RIDGE = 1e-4
+LARGEST_FEATURES = 2304
+"""256 channels of a 3x3 kernel; wider layers count with contributions, for elimination takes the cube of it."""
+ROWS_A_FEATURE = 64
+MOST_ROWS = 65_536
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconstruction:
+    """The criterion; see the module docstring."""
+
+    name: str = "reconstruction"
+
+    def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        """One score per unit, in the order of `unit_labels`, higher = keep. images: (N, C, H, W) normalised."""
+        feed = net.graph.graph.inputs[0].name or ""
+        walk = Walk(net.graph, [{feed: images[i : i + _BATCH]} for i in range(0, len(images), _BATCH)])
+        readers = []
+        for reader in find_readers(net.channels):
+            walk.advance(reader.node.outputs[0].name or "")
+            readers.append(_observe(walk, reader, net.channels.parameters))
+        scores = [np.empty(0)]
+        for family in net.channels.families:
+            scores.append(_eliminate(family.labels, readers))
+        return np.concatenate(scores)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """One layer. ids: (features,) root label of each. inverse: H (features, features), or its diagonal (features,)."""
+
+    ids: NDArray[np.int64]
+    inverse: Matrix
+    weights: Matrix
+
+
+def _observe(walk: Walk, reader: Reader, parameters: Collection[str]) -> _Read:
+    weight = walk.weights[reader.layer]
+    heard = find_heard(reader, parameters, walk.weights)
+    features = len(reader.ids) * reader.taps
+    if reader.unfit or features > LARGEST_FEATURES:
+        return _contributions(walk, reader)
+    shifted = heard.shift is not None
+    normal = Normal(features + shifted, 1)
+    read, said = walk.peek([reader.source, heard.value])
+    count = -(-min(ROWS_A_FEATURE * features + 1024, MOST_ROWS) // len(read))
+    energy = 0.0
+    for seed, (x, q) in enumerate(zip(read, said)):
+        seen, now = reader.look(x, q, count, np.random.default_rng(seed))
+        energy += float(np.square(now, dtype=np.float64).sum())
+        if shifted:
+            seen = np.concatenate([seen, np.ones((len(seen), 1), np.float32)], axis=1)
+        normal.add(seen, np.zeros((len(seen), 1), np.float32))
+    matrix = reader.matrix(weight) * heard.scale / np.sqrt(max(energy, 1e-30))
+    ids = np.repeat(reader.ids, reader.taps)
+    if shifted:  # the bias makes up for means, and never leaves
+        matrix, ids = np.concatenate([matrix, np.zeros((1, matrix.shape[1]))]), np.append(ids, -1)
+    return _Read(ids=ids, inverse=np.asarray(np.linalg.inv(normal.damped(RIDGE)), np.float64), weights=matrix)
+
+
+def _contributions(walk: Walk, reader: Reader) -> _Read:
+    """|x_i|^2 |W_i|^2 / |y|^2, with the energies of all positions."""
+    read, said = walk.peek([reader.source, reader.node.outputs[0].name or ""])
+    axis = reader.site.axis
+    rest = tuple(i for i in range(read[0].ndim) if i != axis % read[0].ndim)
+    power = sum(np.square(x, dtype=np.float64).sum(axis=rest) for x in read)
+    energy = sum(float(np.square(y, dtype=np.float64).sum()) for y in said)
+    array = np.moveaxis(walk.weights[reader.layer].astype(np.float64), reader.site.weight_axis, 0)
+    rows = array.reshape(len(array), -1)
+    if len(rows) != len(reader.ids):  # of a grouped convolution: axis 1 is the position inside of a group
+        rows = _per_input(walk.weights[reader.layer].astype(np.float64), reader.site.groups)
+    inverse = 1.0 / np.maximum(power, 1e-30)
+    return _Read(ids=reader.ids, inverse=inverse, weights=rows / np.sqrt(max(energy, 1e-30)))
+
+
+def _per_input(array: Matrix, groups: int) -> Matrix:
+    """A grouped kernel (O, I / groups, taps...) as one row an input: (I, O / groups * taps)."""
+    wide = array.reshape(groups, array.shape[0] // groups, array.shape[1], -1)  # (g, O/g, I/g, taps)
+    return np.ascontiguousarray(np.moveaxis(wide, 2, 1)).reshape(groups * array.shape[1], -1)
+
+
+def _eliminate(labels: NDArray[np.int64], reads: list[_Read]) -> NDArray[np.float64]:
+    """The scores of one family: (units,)."""
+    mine = [r for r in reads if np.isin(r.ids, labels).any()]
+    if not mine:
+        return np.full(len(labels), np.inf)
+    layers = [_Elimination(read, labels) for read in mine]
+    scores = np.empty(len(labels))
+    alive = np.ones(len(labels), np.bool_)
+    reached = 0.0
+    while alive.any():
+        costs = sum(layer.costs(alive) for layer in layers)
+        unit = int(np.flatnonzero(alive)[np.argmin(np.asarray(costs)[alive])])
+        reached = max(reached, float(np.asarray(costs)[unit]))
+        scores[unit], alive[unit] = reached, False
+        for layer in layers:
+            layer.remove(unit)
+    return scores
+
+
+class _Elimination:
+    """One layer while units of one family leave it."""
+
+    def __init__(self, read: _Read, labels: NDArray[np.int64]) -> None:
+        order = np.argsort(read.ids, kind="stable")
+        first = np.searchsorted(read.ids[order], labels, side="left")
+        last = np.searchsorted(read.ids[order], labels, side="right")
+        self._rows = [order[a:b] for a, b in zip(first, last)]
+        self._full = read.inverse.ndim == 2
+        self._inverse, self._weights = read.inverse.copy(), read.weights.copy()
+
+    def costs(self, alive: NDArray[np.bool_]) -> Matrix:
+        """What the removal of each unit costs: (units,), 0 for those that have left."""
+        costs = np.zeros(len(self._rows))
+        for size in {len(rows) for rows in self._rows} - {0}:
+            units = [i for i in np.flatnonzero(alive).tolist() if len(self._rows[i]) == size]
+            if not units:
+                continue
+            rows = np.stack([self._rows[i] for i in units])  # (units, size)
+            weights = self._weights[rows]
+            if self._full:
+                blocks = self._inverse[rows[:, :, None], rows[:, None, :]]
+                costs[units] = (weights * np.linalg.solve(blocks, weights)).sum(axis=(1, 2))
+            else:
+                costs[units] = (np.square(weights).sum(axis=2) / self._inverse[rows]).sum(axis=1)
+        return costs
+
+    def remove(self, unit: int) -> None:
+        """Let the others make up for it."""
+        rows = self._rows[unit]
+        if not self._full or not len(rows):
+            return
+        block = self._inverse[np.ix_(rows, rows)]
+        gain = np.linalg.solve(block, self._inverse[rows]).T  # H_:g (H_gg)^-1
+        self._weights -= gain @ self._weights[rows]
+        self._inverse -= gain @ self._inverse[rows]

@@ -1,0 +1,18 @@
+"""What makes up for a cut without training."""
+
+from .held_out import FEWEST_INPUTS, Part, of_part
+from .least_squares import Correction
+from .recover import METHODS, Gain, Recovery, check_methods, distance, recover
+
+__all__ = [
+    "FEWEST_INPUTS",
+    "METHODS",
+    "Correction",
+    "Gain",
+    "Part",
+    "Recovery",
+    "check_methods",
+    "distance",
+    "of_part",
+    "recover",
+]
