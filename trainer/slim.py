@@ -121,7 +121,7 @@ def slim_file(
     """Write `out`, the ONNX file `path` with fewer channels, and return all there is to say about it.
 
     Without `ratio` (fraction of every family's channels) or `target` ("macs=0.5x") only dead channels go.
-    calibration: see Calibration; with it channels are scored by feature maps and consumers are corrected.
+    calibration: see Calibration; with it channels are chosen by reconstruction error and consumers corrected.
     Raises UnsupportedGraphError for a bad file, CertificateError if the result differs: then nothing is written.
     """
     wish = _wish(ratio, target, width_multiple, min_width)

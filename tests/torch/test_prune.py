@@ -49,7 +49,7 @@ def plain() -> nn.Module:
         ({"target": "macs=2x"}, "target 'macs=2x' is not understood"),
         ({"target": "macs=0.5xx"}, "target 'macs=0.5xx' is not understood"),
         ({"ratio": 0.5, "criterion": "l2"}, "criterion 'l2' is unknown"),
-        ({"ratio": 0.5, "criterion": "ln_norm"}, "criterion ln_norm looks at feature maps"),
+        ({"ratio": 0.5, "criterion": "ln_norm"}, "ln_norm looks at feature maps"),
         ({"ratio": 0.5, "calibration": []}, "calibration is empty"),
         ({"ratio": 0.5, "calibration": 5}, "calibration is a int"),
         ({"ratio": 0.5, "calibration": [EXAMPLE * math.nan]}, "calibration batch 0 holds numbers that are not finite"),

@@ -74,7 +74,7 @@ def recover(
     """Run `methods` on `masked`, in this order.
 
     dense: the graph before the cut. inputs: full sets of graph inputs, real ones. Raises ConfigError for an unknown
-    method, ExportError where the net does not run on an input.
+    method, DataError or ExportError where the net does not run on an input.
     """
     check_methods(methods)
     deciding, reporting = of_part(inputs, Part.CHOOSE), of_part(inputs, Part.REPORT)

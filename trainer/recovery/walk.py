@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgeslim.errors import ExportError, InvariantError, first_line
+from edgeslim.errors import DataError, InvariantError, first_line
 from edgeslim.exporter.foreign.feeds import Arrays, open_session
 
 Batches = list[NDArray[np.generic]]
@@ -77,7 +77,7 @@ class Walk:
             try:
                 results.append(session.run(outputs, {n: self._live[n][i] for n in names}))
             except Exception as error:  # onnxruntime raises its own exception types
-                raise ExportError(
+                raise DataError(
                     f"the net does not run on calibration input {i}: {first_line(error)}",
                     "give inputs of a size that the net takes",
                 ) from error
