@@ -10,24 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from edgeslim.errors import ConfigError
-from edgeslim.exporter.foreign.feeds import Arrays
 from edgeslim.exporter.trace import check_precision
 
 from .budget import WidthLimits, build_budget, parse_wish
 from .criteria import criterion as criterion_of
-from .pruned import PrunedModel
-from .recovery import FEWEST_INPUTS, METHODS, check_methods
-from .schedules import prune_iteratively
+from .pruned import PrunedModel, calibration_inputs
+from .recovery import METHODS, check_methods
+from .schedules import Iterative
 
 NEED_IMAGES = ("ln_norm", "reconstruction", *METHODS)
 """What looks at feature maps."""
-LARGEST_BATCH = 64
 
 
 def prune(
@@ -74,17 +71,10 @@ def prune(
         limits = WidthLimits(multiple=width_multiple, minimum=min_width)
         shape = (1, *net.input_shape[1:])
         dense = net.graph
-        prune_iteratively(net, score, build_budget(budget, limits, net.channels, shape), images, rounds=1)
+        Iterative().prune(net, score, build_budget(budget, limits, net.channels, shape), images)
         if methods and net.cut:
-            net.recover(dense, _inputs(dense, images), methods)
+            net.recover(dense, calibration_inputs(dense, images), methods)
     return net
-
-
-def _inputs(graph: ir.Model, images: NDArray[np.float32]) -> list[Arrays]:
-    """The images in batches: enough of them that some can be kept aside, few enough that each is worth its while."""
-    size = max(1, min(LARGEST_BATCH, len(images) // FEWEST_INPUTS))
-    feed = graph.graph.inputs[0].name or ""
-    return [{feed: images[start : start + size]} for start in range(0, len(images), size)]
 
 
 def _images(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -172,13 +172,45 @@ class L1Criterion(Section):
 CriterionSpec = Annotated[LnNormCriterion | L1Criterion, Field(discriminator="name")]
 
 
+class OneShotSchedule(Section):
+    """Cut once."""
+
+    name: Literal["one_shot"]
+
+
 class IterativeSchedule(Section):
-    """Reach the budget in equal ratios over `steps` rounds, with `between` after all but the last."""
+    """Reach the budget over `steps` rounds: `geometric` in equal ratios, `polynomial` much early and little late."""
 
     name: Literal["iterative"] = "iterative"
     steps: PositiveInt = 3
+    """Rounds."""
+    law: Literal["geometric", "polynomial"] = "geometric"
+    power: PositiveFloat = 3.0
+    """Of the polynomial law; 1 makes it geometric."""
     between: FitSection | None = None
     """The short recovery after every round but the last; none when absent."""
+
+
+class LayerwiseSchedule(Section):
+    """One family of layers after the other, first to last; at most `share` of its width leaves at a time."""
+
+    name: Literal["layerwise"]
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    between: FitSection | None = None
+    """The short recovery after every step but the last; none when absent."""
+
+
+def _schedule_name(given: object) -> object:
+    """A section without a name is the iterative one."""
+    return given.get("name", "iterative") if isinstance(given, dict) else getattr(given, "name", None)
+
+
+ScheduleSpec = Annotated[
+    Annotated[OneShotSchedule, Tag("one_shot")]
+    | Annotated[IterativeSchedule, Tag("iterative")]
+    | Annotated[LayerwiseSchedule, Tag("layerwise")],
+    Discriminator(_schedule_name),
+]
 
 
 class RatioBudget(Section):
@@ -198,12 +230,20 @@ class MacsBudget(Section):
 BudgetSpec = Annotated[RatioBudget | MacsBudget, Field(discriminator="name")]
 
 
+class RecoverySection(Section):
+    """What makes up for every cut before anything is trained; `images` training images are looked at."""
+
+    methods: tuple[Literal["batch_norm", "twins", "least_squares"], ...] = ("least_squares",)
+    images: PositiveInt = 32
+
+
 class PruneSection(Section):
-    """Which channels go, by which score, how many, and in how many rounds."""
+    """Which channels go, by which score, how many, in how many rounds, and what makes up for them."""
 
     criterion: CriterionSpec = LnNormCriterion(name="ln_norm")
     budget: BudgetSpec
-    schedule: IterativeSchedule = IterativeSchedule()
+    schedule: ScheduleSpec = IterativeSchedule()
+    recovery: RecoverySection | None = None
     width_multiple: PositiveInt = 8
     """Kept widths are rounded to a multiple of this, the step in which the device gets faster."""
     min_width: PositiveInt = 8

@@ -126,7 +126,8 @@ def _yaml_path(loc: Sequence[str | int]) -> str:
 
 def _choices(kind: object) -> dict[str, type[Section]]:
     """The sections of a union of named sections, by the name that selects them; empty for all else."""
-    members = [m for m in typing.get_args(_bare(kind)) if isinstance(m, type) and issubclass(m, Section)]
+    bare = [_bare(m) for m in typing.get_args(_bare(kind))]
+    members = [m for m in bare if isinstance(m, type) and issubclass(m, Section)]
     if len(members) < 2:
         return {}
     return {tag: m for m in members for tag in typing.get_args(m.model_fields["name"].annotation)}

@@ -26,10 +26,10 @@ from .criteria import criterion
 from .distill import teacher_term
 from .fit import FitResult, fit
 from .progress import Progress
-from .pruned import PrunedModel
-from .recipe import FitSection, LnNormCriterion
+from .pruned import PrunedModel, calibration_inputs
+from .recipe import FitSection, LnNormCriterion, OneShotSchedule
 from .regularizers import build_regularizer, penalty_term
-from .schedules import prune_iteratively
+from .schedules import build_schedule
 from .task import AfterStep, Term
 from .workspace import Workspace
 
@@ -78,24 +78,36 @@ def _prune(
     distill = recipe.finetune.distill
     terms = [] if distill is None else [teacher_term(copy.deepcopy(dense), distill, workspace.data.ignore_index)]
 
+    former = pruned.graph
+
+    def mend(net: PrunedModel, name: str) -> None:
+        """Make up for the last cut, and write down what it did to the scores."""
+        scores[f"{name}, just cut"] = workspace.task.evaluate(net.module)
+        if section.recovery is not None:
+            frames = workspace.calibration(section.recovery.images)
+            net.recover(former, calibration_inputs(former, frames), section.recovery.methods)
+            scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
+
     def recover(net: PrunedModel, number: int) -> None:
-        scores[f"round-{number}, just cut"] = workspace.task.evaluate(net.module)
-        if section.schedule.between is not None:
+        nonlocal former
+        mend(net, f"round-{number}")
+        between = None if isinstance(section.schedule, OneShotSchedule) else section.schedule.between
+        if between is not None:
             name = f"round-{number}"
-            scores[name] = _recover(workspace, net, section.schedule.between, name, terms, progress)
+            scores[name] = _recover(workspace, net, between, name, terms, progress)
+        former = net.graph
 
     progress.stage("pruning")
     images = section.criterion.images if isinstance(section.criterion, LnNormCriterion) else 1
     limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
-    prune_iteratively(
+    build_schedule(section.schedule).prune(
         pruned,
         criterion(section.criterion.name),
         build_budget(section.budget, limits, pruned.channels, (1, 3, *workspace.frame_size)),
         workspace.calibration(images),
-        rounds=section.schedule.steps,
         recover=recover,
     )
-    scores["pruned, just cut"] = workspace.task.evaluate(pruned.module)
+    mend(pruned, "pruned")
     scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, progress)
     return scores
 

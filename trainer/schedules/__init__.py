@@ -1,5 +1,7 @@
 """In which steps the budget is reached."""
 
-from .iterative import prune_iteratively
+from .iterative import Iterative
+from .layerwise import Layerwise
+from .registry import Schedule, build_schedule
 
-__all__ = ["prune_iteratively"]
+__all__ = ["Iterative", "Layerwise", "Schedule", "build_schedule"]

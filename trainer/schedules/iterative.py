@@ -1,14 +1,18 @@
 """Prune in rounds: score, cut a further share, let the net recover, score again.
 
-    share_k = k / K of the way to the budget, on a logarithmic scale: each round keeps the same fraction of what
-    the round before left.
+    geometric     share_k = k / K                    each round keeps the same fraction of what the round before left
+    polynomial    share_k = 1 - (1 - k / K)^power    much early, while there is much to spare, and little at the end
 
-Scores are taken anew in every round, because what a channel carries changes when its neighbours go.
+share_k is the part of the way to the budget, on a logarithmic scale, that has been gone after round k of K. Scores are
+taken anew in every round, because what a channel carries changes when its neighbours go.
+
+Source: the polynomial law is that of gradual pruning (Zhu & Gupta 2017, arXiv 1710.01878, power 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +20,39 @@ from numpy.typing import NDArray
 from ..budget import Budget, spare_one
 from ..criteria import Criterion
 from ..pruned import PrunedModel
+from .scores import Recover, nothing, present_scores
+
+Law = Literal["geometric", "polynomial"]
 
 
-def prune_iteratively(
-    net: PrunedModel,
-    criterion: Criterion,
-    budget: Budget,
-    images: NDArray[np.float32],
-    rounds: int,
-    recover: Callable[[PrunedModel, int], None] | None = None,
-) -> None:
-    """Cut `net` down to its budget in rounds 1 .. `rounds`, with `recover(net, round)` after all but the last.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Iterative:
+    """`rounds` rounds under `law`; one round is one shot."""
 
-    images: (N, C, H, W) float32, normalised, for criteria that look at feature maps.
-    """
-    for number in range(1, rounds + 1):
-        scores = criterion.score(net, images)
-        # What is cut stays cut: it scores lowest of all.
-        gone = net.cut
-        labels = net.channels.unit_labels
-        scores = np.where(np.isin(labels, np.fromiter(gone, np.int64, len(gone))), -np.inf, scores)
-        net.apply_cut(spare_one(net.channels, budget.select(net.channels, scores, number / rounds) | gone, scores))
-        if recover is not None and number < rounds:
-            recover(net, number)
+    rounds: int = 1
+    law: Law = "geometric"
+    power: float = 3.0
+
+    def prune(
+        self,
+        net: PrunedModel,
+        criterion: Criterion,
+        budget: Budget,
+        images: NDArray[np.float32],
+        recover: Recover = nothing,
+    ) -> None:
+        """Cut `net` down to its budget, with `recover(net, round)` after all rounds but the last.
+
+        images: (N, C, H, W) float32, normalised, for criteria that look at feature maps.
+        """
+        for number in range(1, self.rounds + 1):
+            scores = present_scores(net, criterion, images)
+            chosen = budget.select(net.channels, scores, self.share(number)) | net.cut
+            net.apply_cut(spare_one(net.channels, chosen, scores))
+            if number < self.rounds:
+                recover(net, number)
+
+    def share(self, number: int) -> float:
+        """The part of the way after round `number`, from 1, in (0, 1]."""
+        along = number / self.rounds
+        return along if self.law == "geometric" else 1.0 - (1.0 - along) ** self.power
