@@ -19,8 +19,8 @@ from edgeslim.exporter.trace import check_precision
 
 from .budget import WidthLimits, build_budget, parse_wish
 from .criteria import criterion as criterion_of
-from .pruned import PrunedModel, calibration_inputs
-from .recovery import METHODS, check_methods
+from .pruned import PrunedModel
+from .recovery import METHODS, check_methods, image_batches
 from .schedules import Iterative
 
 NEED_IMAGES = ("ln_norm", "reconstruction", *METHODS)
@@ -73,7 +73,7 @@ def prune(
         dense = net.graph
         Iterative().prune(net, score, build_budget(budget, limits, net.channels, shape), images)
         if methods and net.cut:
-            net.recover(dense, calibration_inputs(dense, images), methods)
+            net.recover(dense, image_batches(dense, images), methods)
     return net
 
 

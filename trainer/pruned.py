@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from edgeslim.errors import CheckpointError, UnsupportedGraphError, first_line
@@ -30,9 +29,7 @@ from edgeslim.exporter.weights import with_weights
 
 from .checkpoint import Checkpoint, copy_state, load_checkpoint, load_state, save_checkpoint
 from .compact import compact_module, expand_state, hold_masks
-from .recovery import FEWEST_INPUTS, Recovery, recover
-
-LARGEST_BATCH = 64
+from .recovery import Recovery, recover
 
 
 class PrunedModel:
@@ -161,13 +158,6 @@ class PrunedModel:
         except UnsupportedGraphError as error:
             return References(masked=masked, missing={form: error.message})
         return References(masked=masked, others={form: runner_from_module(compact)})
-
-
-def calibration_inputs(graph: ir.Model, images: NDArray[np.float32]) -> list[Arrays]:
-    """Images (N, C, H, W) in batches: enough that some can be kept aside, and large enough to be worth their while."""
-    size = max(1, min(LARGEST_BATCH, len(images) // FEWEST_INPUTS))
-    feed = graph.graph.inputs[0].name or ""
-    return [{feed: images[start : start + size]} for start in range(0, len(images), size)]
 
 
 def load_compact(path: str | os.PathLike[str], module: nn.Module) -> nn.Module:

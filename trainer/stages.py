@@ -26,8 +26,9 @@ from .criteria import criterion
 from .distill import teacher_term
 from .fit import FitResult, fit
 from .progress import Progress
-from .pruned import PrunedModel, calibration_inputs
+from .pruned import PrunedModel
 from .recipe import FitSection, LnNormCriterion, OneShotSchedule
+from .recovery import image_batches
 from .regularizers import build_regularizer, penalty_term
 from .schedules import build_schedule
 from .task import AfterStep, Term
@@ -85,7 +86,7 @@ def _prune(
         scores[f"{name}, just cut"] = workspace.task.evaluate(net.module)
         if section.recovery is not None:
             frames = workspace.calibration(section.recovery.images)
-            net.recover(former, calibration_inputs(former, frames), section.recovery.methods)
+            net.recover(former, image_batches(former, frames), section.recovery.methods)
             scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
 
     def recover(net: PrunedModel, number: int) -> None:

@@ -1,6 +1,6 @@
 """What makes up for a cut without training."""
 
-from .held_out import FEWEST_INPUTS, Part, of_part
+from .held_out import FEWEST_INPUTS, Part, image_batches, of_part
 from .least_squares import Correction
 from .recover import METHODS, Gain, Recovery, check_methods, distance, recover
 
@@ -13,6 +13,7 @@ __all__ = [
     "Recovery",
     "check_methods",
     "distance",
+    "image_batches",
     "of_part",
     "recover",
 ]

@@ -37,7 +37,7 @@ LARGEST_FEATURES = 4608
 ROWS_A_FEATURE = 64
 """Neighbouring positions of a feature map say nearly the same: rows are many, and independent ones few."""
 MOST_ROWS = 65_536
-RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1.0)
+RIDGES = (1e-4, 1e-2, 1.0)
 """lambda as a share of the mean diagonal of X'X."""
 
 Report = Callable[[int, int], None]
