@@ -30,7 +30,7 @@ from .pruned import PrunedModel
 from .recipe import FitSection, LnNormCriterion
 from .regularizers import build_regularizer, penalty_term
 from .schedules import prune_iteratively
-from .task import AfterStep, Term
+from .task import NO_TERMS, AfterStep, Term
 from .workspace import Workspace
 
 
@@ -63,7 +63,8 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
         return Trained(dense=dense, pruned=pruned, scores=scores)
     if recipe.sparsify is not None:
         sparse = copy.deepcopy(dense)
-        penalties = [penalty_term(build_regularizer(section)) for section in recipe.sparsify.regularizers]
+        rules = [build_regularizer(section) for section in recipe.sparsify.regularizers]
+        penalties = {rule.name: penalty_term(rule) for rule in rules}
         scores["sparse"] = _train(workspace, sparse, recipe.sparsify.fit, "sparse", progress, terms=penalties).scores
         pruned.load_dense_state(sparse.state_dict())
     scores |= _prune(workspace, pruned, dense, progress)
@@ -76,7 +77,8 @@ def _prune(
     recipe = workspace.recipe
     section, scores = recipe.prune, dict[str, Mapping[str, float]]()
     distill = recipe.finetune.distill
-    terms = [] if distill is None else [teacher_term(copy.deepcopy(dense), distill, workspace.data.ignore_index)]
+    ignored = workspace.data.ignore_index
+    terms = {} if distill is None else {"teacher": teacher_term(copy.deepcopy(dense), distill, ignored)}
 
     def recover(net: PrunedModel, number: int) -> None:
         scores[f"round-{number}, just cut"] = workspace.task.evaluate(net.module)
@@ -105,7 +107,7 @@ def _recover(
     net: PrunedModel,
     section: FitSection,
     name: str,
-    terms: Sequence[Term],
+    terms: Mapping[str, Term],
     progress: Progress,
 ) -> Mapping[str, float]:
     """Train the compact net, or the masked one where the class cannot be shrunk."""
@@ -125,7 +127,7 @@ def _train(
     stage: str,
     progress: Progress,
     *,
-    terms: Sequence[Term] = (),
+    terms: Mapping[str, Term] = NO_TERMS,
     after_step: Sequence[AfterStep] = (),
     plan: PruningPlan | None = None,
 ) -> FitResult:
