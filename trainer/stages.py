@@ -27,8 +27,9 @@ from .distill import teacher_term
 from .fit import FitResult, fit
 from .progress import Progress
 from .pruned import PrunedModel
-from .recipe import FitSection, LnNormCriterion
-from .regularizers import build_regularizer, penalty_term
+from .recipe import FitSection
+from .recipe_criteria import CalibratedCriterion
+from .regularizers import check_penalties, penalties, schedule
 from .schedules import prune_iteratively
 from .task import NO_TERMS, AfterStep, Term
 from .workspace import Workspace
@@ -55,6 +56,8 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     progress.stage("analysis")
     # Before an hour of training: a net that cannot be traced should say so now. The analysis reads no weights.
     pruned = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
+    scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
+    check_penalties(pruned.module, scheduled)
     dense, result = train_dense(workspace, progress)
     scores = {"dense": result.scores}
     pruned.load_dense_state(dense.state_dict())
@@ -63,9 +66,12 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
         return Trained(dense=dense, pruned=pruned, scores=scores)
     if recipe.sparsify is not None:
         sparse = copy.deepcopy(dense)
-        rules = [build_regularizer(section) for section in recipe.sparsify.regularizers]
-        penalties = {rule.name: penalty_term(rule) for rule in rules}
-        scores["sparse"] = _train(workspace, sparse, recipe.sparsify.fit, "sparse", progress, terms=penalties).scores
+        section = recipe.sparsify.fit
+        with penalties(sparse, scheduled, section.steps) as ours:
+            result = _train(
+                workspace, sparse, section, "sparse", progress, terms=ours.terms, after_step=ours.after_step
+            )
+        scores["sparse"] = result.scores
         pruned.load_dense_state(sparse.state_dict())
     scores |= _prune(workspace, pruned, dense, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)
@@ -87,7 +93,7 @@ def _prune(
             scores[name] = _recover(workspace, net, section.schedule.between, name, terms, progress)
 
     progress.stage("pruning")
-    images = section.criterion.images if isinstance(section.criterion, LnNormCriterion) else 1
+    images = section.criterion.images if isinstance(section.criterion, CalibratedCriterion) else 1
     limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
     prune_iteratively(
         pruned,

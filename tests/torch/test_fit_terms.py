@@ -18,7 +18,7 @@ from edgeslim.trainer.fit import fit
 from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import DistillSection
-from edgeslim.trainer.regularizers import L0, kernels, penalty_term
+from edgeslim.trainer.regularizers import L0, Scheduled, penalties, view_of
 from edgeslim.trainer.task import AfterStep, Step
 from edgeslim.trainer.workspace import Workspace
 
@@ -29,12 +29,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_penalties_shrink_the_kernels_and_nothing_else(workspace: Workspace) -> None:
     sizes, others, task = [], [], last_is_best(workspace.task)
-    for terms in ({}, {"l0": penalty_term(L0(alpha=1e-3, beta=5.0, l2=1e-3))}):
+    for scheduled in ((), (Scheduled(rule=L0(alpha=1e-3, beta=5.0, l2=1e-3)),)):
         module = workspace.fresh_module()
         changed = section(lr=1e-2)
-        fit(module, task, changed, name="stage", seed=0, terms=terms)
-        watched = {id(k) for k in kernels(module)}
-        sizes.append(sum(float(k.detach().abs().sum()) for k in kernels(module)))
+        with penalties(module, scheduled, changed.steps) as ours:
+            fit(module, task, changed, name="stage", seed=0, terms=ours.terms)
+        kernels = [k.weight for k in view_of(module).kernels]
+        watched = {id(k) for k in kernels}
+        sizes.append(sum(float(k.detach().abs().sum()) for k in kernels))
         others.append(sum(float(p.detach().abs().sum()) for p in module.parameters() if id(p) not in watched))
     assert sizes[1] < 0.8 * sizes[0]
     assert others[1] > 0.8 * others[0]
