@@ -7,17 +7,19 @@ export(pruned, "out.bundle")                       ship that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgeslim.errors import ConfigError
+from edgeslim.errors import ConfigError, first_line
 
 from .budget import WidthLimits, build_budget, parse_wish
+from .criteria import Criterion
 from .criteria import criterion as criterion_of
+from .lesson import NO_LESSON, Lesson
 from .pruned import PrunedModel
 from .schedules import prune_iteratively
 
@@ -28,17 +30,20 @@ def prune(
     *,
     ratio: float | None = None,
     target: str | None = None,
-    criterion: str = "l1",
-    calibration: Iterable[torch.Tensor] | None = None,
+    criterion: str | Criterion = "l1",
+    calibration: Iterable[torch.Tensor] | Iterable[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    loss: Callable[..., torch.Tensor] | None = None,
     width_multiple: int = 1,
     min_width: int = 1,
 ) -> PrunedModel:
     """Analyse `module`, choose what to cut, and return it masked, with its plan.
 
     example_input: (N, C, H, W) float, normalised.  ratio: fraction of every family's channels to cut, in (0, 1).
-    target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.  criterion: "l1", or "ln_norm"
-    which looks at feature maps and needs `calibration`, batches like `example_input`.  width_multiple, min_width:
-    which widths are useful on the device.
+    target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.  criterion: one of
+    `trainer.criteria.CRITERIA` by its name, or an object like them; one that looks at feature maps or gradients needs
+    `calibration`, batches like `example_input`.  loss: called as loss(outputs, targets), for a criterion that looks at
+    gradients; calibration then is batches of (images, targets). Without it gradients are those of a loss that needs no
+    targets, see `lesson`.  width_multiple, min_width: which widths are useful on the device.
     `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
     run or traced, BudgetError for a target out of reach.
     """
@@ -52,25 +57,54 @@ def prune(
             f"prune was given {seen[0]} and {seen[1]}", "give a torch.nn.Module and an image batch, a tensor"
         )
     score = criterion_of(criterion)
-    images = _images(calibration, example_input, criterion)
+    images, lesson = _calibration(calibration, example_input, score, loss)
     net = PrunedModel.from_module(module, example_input)
     if net.channels.families:
         limits = WidthLimits(multiple=width_multiple, minimum=min_width)
         shape = (1, *net.input_shape[1:])
-        prune_iteratively(net, score, build_budget(budget, limits, net.channels, shape), images, rounds=1)
+        chosen = build_budget(budget, limits, net.channels, shape)
+        prune_iteratively(net, score, chosen, images, rounds=1, lesson=lesson)
     return net
 
 
-def _images(calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, criterion: str) -> NDArray[np.float32]:
+def _calibration(
+    calibration: object, example: torch.Tensor, criterion: Criterion, loss: Callable[..., torch.Tensor] | None
+) -> tuple[NDArray[np.float32], Lesson]:
+    """The images (N, C, H, W), and what gradients are taken of."""
+    if loss is not None and not callable(loss):
+        raise ConfigError(f"loss is a {type(loss).__name__}", "give a function of outputs and targets")
     if calibration is None:
-        if criterion == "ln_norm":
-            raise ConfigError("criterion ln_norm looks at feature maps", "give calibration=batches of real images")
+        if criterion.looks_at != "weights":
+            raise ConfigError(
+                f"criterion {criterion.name} looks at {criterion.looks_at}", "give calibration=batches of real images"
+            )
         calibration = [example]
+        loss = None
     if not isinstance(calibration, Iterable):
         raise ConfigError(f"calibration is a {type(calibration).__name__}", "give batches of images, tensors")
     batches = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
     if not batches:
         raise ConfigError("calibration is empty", "give at least one batch of images")
+    if loss is None:
+        return _images(batches, example), NO_LESSON
+    for number, batch in enumerate(batches):
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not pair or not all(isinstance(part, torch.Tensor) for part in batch) or len(batch[0]) != len(batch[1]):
+            raise ConfigError(
+                f"calibration batch {number} is {type(batch).__name__}; with a loss it is (images, targets), as many "
+                "of one as of the other",
+                "give pairs of tensors (N, C, H, W) and (N, ...), or leave out loss",
+            )
+    try:
+        targets = torch.cat([target.detach().cpu() for _, target in batches])
+    except RuntimeError as error:
+        raise ConfigError(
+            f"targets of calibration do not fit together: {first_line(error)}", "give targets of one shape and dtype"
+        ) from error
+    return _images([images for images, _ in batches], example), Lesson(loss=loss, targets=targets)
+
+
+def _images(batches: Sequence[torch.Tensor], example: torch.Tensor) -> NDArray[np.float32]:
     for number, batch in enumerate(batches):
         fits = isinstance(batch, torch.Tensor) and batch.ndim == example.ndim and batch.shape[1] == example.shape[1]
         if not fits or batch.shape[1:] != batches[0].shape[1:]:

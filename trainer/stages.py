@@ -22,9 +22,10 @@ from edgeslim.errors import UnsupportedGraphError
 from edgeslim.exporter.plan import PruningPlan
 
 from .budget import WidthLimits, build_budget
-from .criteria import criterion
+from .criteria import build_criterion
 from .distill import teacher_term
 from .fit import FitResult, fit
+from .lesson import Lesson
 from .progress import Progress
 from .pruned import PrunedModel
 from .recipe import FitSection
@@ -94,14 +95,16 @@ def _prune(
 
     progress.stage("pruning")
     images = section.criterion.images if isinstance(section.criterion, CalibratedCriterion) else 1
+    targets = torch.stack([workspace.task.draws[i][1] for i in range(images)])
     limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
     prune_iteratively(
         pruned,
-        criterion(section.criterion.name),
+        build_criterion(section.criterion),
         build_budget(section.budget, limits, pruned.channels, (1, 3, *workspace.frame_size)),
         workspace.calibration(images),
         rounds=section.schedule.steps,
         recover=recover,
+        lesson=Lesson(loss=workspace.task.loss, targets=targets),
     )
     scores["pruned, just cut"] = workspace.task.evaluate(pruned.module)
     scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, progress)

@@ -48,7 +48,7 @@ def plain() -> nn.Module:
         ({"target": "macs=1.0x"}, "target 'macs=1.0x' is not understood"),
         ({"target": "macs=2x"}, "target 'macs=2x' is not understood"),
         ({"target": "macs=0.5xx"}, "target 'macs=0.5xx' is not understood"),
-        ({"ratio": 0.5, "criterion": "l2"}, "criterion 'l2' is unknown"),
+        ({"ratio": 0.5, "criterion": "l3"}, "criterion 'l3' is unknown"),
         ({"ratio": 0.5, "criterion": "ln_norm"}, "criterion ln_norm looks at feature maps"),
         ({"ratio": 0.5, "calibration": []}, "calibration is empty"),
         ({"ratio": 0.5, "calibration": 5}, "calibration is a int"),
