@@ -72,9 +72,7 @@ class GradientCount:
 
     def count(self, differences: Scores) -> Scores:
         """The share of positions that count: (C, P), none negative, -> (C,) in [0, 1]."""
-        mean = float(differences.mean()) if differences.size else 0.0
-        if mean == 0.0:
-            return np.zeros(len(differences))
+        mean = max(float(differences.mean()), 1e-100)
         if self.beta is None:
             return np.asarray((differences > self.eps * mean).mean(1))
         return np.asarray(-np.expm1(-self.beta / mean * differences).mean(1))
