@@ -127,6 +127,8 @@ def _settle(one: Scheduled, steps: int) -> AfterStep:
         weights = [w for w in step.module.parameters() if w.requires_grad]
         with torch.enable_grad():
             value = strength * one.rule.penalty(view)
+        if not value.requires_grad:  # nothing was penalised
+            return
         gradients = torch.autograd.grad(value, weights, allow_unused=True)
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients):

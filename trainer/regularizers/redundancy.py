@@ -64,19 +64,23 @@ class Redundancy:
         return self.weight * torch.stack(layers).mean() if layers else torch.zeros(())
 
     def _layer(self, filters: Tensor, share: float) -> Tensor:
-        size = cosines(filters).triu(diagonal=1)
-        if self.sign == "repel":
-            distance = (size - self.tau).clamp(min=0.0).square().sum()
-        else:
-            distance = torch.where(size > self.tau, 1.0 - size, 0.0).square().sum()
+        with torch.no_grad():
+            pairs = (cosines(filters) > self.tau).fill_diagonal_(False)
+            if not pairs.any():  # as in most layers of most nets: nothing to differentiate
+                return filters.new_zeros(())
+            lesser = self.lesser(filters, pairs)
+        size = cosines(filters)
+        away = size - self.tau if self.sign == "repel" else 1.0 - size
+        distance = torch.where(pairs, away, 0.0).square().sum()  # every pair twice
         count = filters.shape[0]
-        lesser = self.lesser(filters)
         pressure = (filter_norms(filters) * lesser).sum() / filters.numel()
-        return distance / (count * (count - 1) / 2) + share * self.pressure * pressure
+        return distance / (count * (count - 1)) + share * self.pressure * pressure
 
-    @torch.no_grad()
-    def lesser(self, filters: Tensor) -> Tensor:
-        """Which filters are the lesser of any pair; of equals the later one. (O, ...) -> (O,) bool."""
+    def lesser(self, filters: Tensor, pairs: Tensor) -> Tensor:
+        """Which filters are the lesser of any pair; of equals the later one.
+
+        filters: (O, ...).  pairs: (O, O) bool, symmetric. Returns (O,) bool.
+        """
         if self.rank == "norm":
             rank = filter_norms(filters)
         else:
@@ -84,7 +88,7 @@ class Redundancy:
             rank = (size > COUNTED * size.mean()).flatten(1).sum(1).to(filters.dtype)
         order = torch.arange(len(rank), device=rank.device)
         below = (rank[:, None] < rank) | ((rank[:, None] == rank) & (order[:, None] > order))
-        return ((cosines(filters) > self.tau) & below).any(1)
+        return (pairs & below).any(1)
 
 
 def cosines(filters: Tensor) -> Tensor:
