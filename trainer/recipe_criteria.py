@@ -77,10 +77,9 @@ class GradientCountCriterion(CalibratedCriterion):
 
     name: Literal["gradient_count"]
     on: Literal["kernel", "feature", "loss"] = "feature"
+    beta: PositiveFloat | None = 0.2
+    """A difference d, in units of its layer's mean, counts 1 - exp(-beta d); `null` counts it as 1 above `eps`."""
     eps: NonNegativeFloat = 0.1
-    """A difference counts above this share of its layer's mean difference."""
-    beta: PositiveFloat | None = None
-    """Count smoothly instead: 1 - exp(-beta d), d in units of the layer's mean difference."""
     window: PositiveInt = 16
     """Training steps that are looked at, for `on: loss`."""
     rate: NonNegativeFloat = 1e-3

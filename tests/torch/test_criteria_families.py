@@ -49,10 +49,10 @@ CHOICES: tuple[Criterion, ...] = (
     GeometricMedian(),
     Redundancy(),
     Redundancy(tau=0.0),
-    GradientCount(on="kernel"),
+    GradientCount(on="kernel", beta=None),
+    GradientCount(on="feature", beta=None),
     GradientCount(on="feature"),
-    GradientCount(on="feature", beta=1.0),
-    GradientCount(on="loss", beta=1.0, window=4),
+    GradientCount(on="loss", window=4),
     Random(),
 )
 FAMILIES: dict[str, Callable[[], nn.Module]] = {

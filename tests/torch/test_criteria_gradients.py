@@ -122,9 +122,9 @@ def test_how_often_a_filter_is_taught(net: PrunedModel) -> None:
     with torch.no_grad():
         module.get_parameter("head.weight")[:, 2] = 0.0  # what nobody reads is not taught, until the head learns
     own = PrunedModel(module, torch.zeros(1, 3, 16, 16), net.channels)
-    counted = GradientCount(on="loss", window=4, rate=0.0, eps=0.0).score(learning(own), IMAGES.numpy())[8:]
+    counted = GradientCount(on="loss", window=4, rate=0.0, beta=None, eps=0.0).score(learning(own), IMAGES.numpy())[8:]
     assert counted[2] == 0.0 and np.delete(counted, 2).min() > 0.0
-    rule = GradientCount(on="loss", window=4, rate=0.5, eps=0.0)
+    rule = GradientCount(on="loss", window=4, rate=0.5, beta=None, eps=0.0)
     assert rule.score(learning(own), IMAGES.numpy())[8:][2] == pytest.approx(0.75 / (7.75 / 8))
 
 

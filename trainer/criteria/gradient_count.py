@@ -1,7 +1,7 @@
 """Counting gradients: how many positions differ from their neighbour, relative to all.
 
-    s[l, c] = #{ p : d_p > eps * mean d } / #p                    a hard count, or with beta
-            = mean over p of 1 - exp(-beta * d_p / mean d)        a smooth one
+    s[l, c] = mean over p of 1 - exp(-beta * d_p / mean d)        a smooth count, or without beta
+            = #{ p : d_p > eps * mean d } / #p                    a hard one
 
     kernel    d_p = |differences of W[c, i] to the next position|_1, inside a boundary of zeros; kernels of one position
               differ along the input channels
@@ -10,7 +10,8 @@
               still being taught. The steps are taken on a copy of the net
 
 The mean of d is that of the layer (in that image, in that step), so sizes do not matter. A hard count of few positions
-has many ties, which a budget breaks by order; beta breaks them by size.
+has many ties, which a budget breaks by order. The smaller beta, the more a large difference counts for, up to the total
+variation of the signal as beta goes to 0; the default did best in docs/results/criteria.md.
 
 Source: that sparsity is measured by gradient counting is known of Khan et al., ICONIP 2022 (arXiv 2210.07451), from its
 abstract; the formulas are not. The count is that of L0 gradient minimisation (Xu et al. 2011). The three readings, the
@@ -41,7 +42,7 @@ class GradientCount:
 
     on: Literal["kernel", "feature", "loss"] = "feature"
     eps: float = 0.1
-    beta: float | None = None
+    beta: float | None = 0.2
     window: int = 16
     rate: float = 1e-3
     pool: Pooling = RELATIVE
