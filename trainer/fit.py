@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,16 +28,21 @@ from .fit_state import FitState, find_fit, restore_optimizer, restore_state, sav
 from .optimizer import build_optimizer, learning_rate, set_rate
 from .progress import Progress, Silent
 from .recipe import FitSection
-from .task import AfterStep, Batch, Numbers, Step, Task, Term
+from .task import NO_TERMS, AfterStep, Batch, Numbers, Step, Task, Term
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitResult:
-    """What came out. scores: of the weights that were kept. reused: a finished checkpoint was there already."""
+    """What came out.
+
+    scores: of the weights that were kept.  terms: the last value of each term of the loss.  reused: a finished
+    checkpoint was there already.
+    """
 
     step: int
     best_step: int
     scores: Numbers
+    terms: Numbers = field(default_factory=dict)
     reused: bool = False
 
 
@@ -49,7 +54,7 @@ def fit(
     name: str,
     seed: int,
     key: str = "",
-    terms: Sequence[Term] = (),
+    terms: Mapping[str, Term] = NO_TERMS,
     after_step: Sequence[AfterStep] = (),
     plan: PruningPlan | None = None,
     directory: Path | None = None,
@@ -57,10 +62,10 @@ def fit(
 ) -> FitResult:
     """Train `module` in place and leave the best weights in it.
 
-    name: the stage, part of every seed.  key: identifies recipe and stage in checkpoints.  terms: added to the task's
-    loss.  after_step: called in this order after every step.  plan: what the module was cut by, stored beside its
-    weights.  directory: where the checkpoint lives; an unfinished one of the same key is continued, a finished one
-    reused.
+    name: the stage, part of every seed.  key: identifies recipe and stage in checkpoints.  terms: by name, added to
+    the task's loss.  after_step: called in this order after every step.  plan: what the module was cut by, stored
+    beside its weights.  directory: where the checkpoint lives; an unfinished one of the same key is continued, a
+    finished one reused.
     Raises TrainingError on a loss or weight that is not finite, CheckpointError for a checkpoint of another run.
     """
     progress = progress or Silent()
@@ -76,7 +81,7 @@ def fit(
     if state.finished:
         _hand_back(module, state, training)
         progress.note(f"{name}: reused the finished checkpoint in {directory}")
-        return FitResult(step=state.step, best_step=state.best_step, scores=state.best_scores, reused=True)
+        return _result(state, reused=True)
     if state.step:
         progress.note(f"{name}: continued at step {state.step}")
     wrapped, optimizer = fabric.setup(module, optimizer)
@@ -84,23 +89,26 @@ def fit(
         # After the set-up: its tensors belong where the parameters are now.
         restore_optimizer(saved, directory, optimizer)
     for batch in _loader(task, section, state.step, seed):
-        set_rate(optimizer, learning_rate(section, state.step))
+        rate = learning_rate(section, state.step)
+        set_rate(optimizer, rate)
         torch.manual_seed(_step_seed(seed, name, state.step))
         images, masks = task.prepare(*(tensor.to(fabric.device) for tensor in batch))
         images = images.contiguous(memory_format=torch.channels_last)
         step = Step(
             number=state.step,
+            rate=rate,
             module=module,
             images=images,
             masks=masks,
             logits=wrapped(images),
             autocast=fabric.autocast,
         )
-        loss = task.loss(step.logits, masks)
-        total = loss + sum(term(step) for term in terms)
-        value = float(total.detach())
-        if not math.isfinite(value):
-            raise TrainingError(*_not_finite(name, state.step, f"the loss is {value} at", directory))
+        parts = {"the loss": task.loss(step.logits, masks), **{label: term(step) for label, term in terms.items()}}
+        total = sum(parts.values(), torch.zeros((), device=fabric.device))
+        values = {label: float(part.detach()) for label, part in parts.items()}
+        if problem := _first_not_finite(values):
+            raise TrainingError(*_not_finite(name, state.step, f"{problem} at", directory))
+        loss, state.terms = values.pop("the loss"), values
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(total)
         if section.clip_norm is not None:
@@ -109,18 +117,24 @@ def fit(
         for call in after_step:
             call(step)
         state.step += 1
-        progress.step(state.step, {"loss": float(loss.detach()), **state.scores})
+        progress.step(state.step, {"loss": loss, **state.terms, **state.scores})
         if state.step % section.evaluate_every == 0 or state.step == section.steps:
             if not all(bool(t.isfinite().all()) for t in module.state_dict().values()):
                 raise TrainingError(*_not_finite(name, state.step, "a weight is not finite after", directory))
             state.judge(module, task.evaluate(module), task.score, section)
-            progress.step(state.step, {"loss": float(loss.detach()), **state.scores})
+            progress.step(state.step, {"loss": loss, **state.terms, **state.scores})
             if directory is not None:
                 save_fit(directory, state, module, optimizer, key=key, plan=plan)
             if state.finished:
                 break
     _hand_back(module, state, training)
-    return FitResult(step=state.step, best_step=state.best_step, scores=state.best_scores)
+    return _result(state)
+
+
+def _result(state: FitState, reused: bool = False) -> FitResult:
+    return FitResult(
+        step=state.step, best_step=state.best_step, scores=state.best_scores, terms=state.terms, reused=reused
+    )
 
 
 def _fabric(section: FitSection, name: str, progress: Progress) -> Fabric:
@@ -156,6 +170,12 @@ def _hand_back(module: nn.Module, state: FitState, training: bool) -> None:
     module.to("cpu")
     if not training:
         module.eval()
+
+
+def _first_not_finite(values: Numbers) -> str:
+    """Which part of the loss is to blame, and what it is: "l0 is inf"; empty where all is well."""
+    wrong = (f"{label} is {value}" for label, value in values.items() if not math.isfinite(value))
+    return next(wrong, "" if math.isfinite(sum(values.values())) else "the sum of all terms is not finite")
 
 
 def _not_finite(name: str, step: int, problem: str, directory: Path | None) -> tuple[str, str]:

@@ -4,7 +4,7 @@
     current      the weights of the last evaluated step
     optimizer    its tensors as <parameter's index>.<entry>
 
-The numbers say how far the run is and what the best and the present weights scored.
+The numbers say how far the run is, what the best and the present weights scored, and what each term of the loss was.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class FitState:
     """Where a run stands; everything a checkpoint must hold beside the optimiser and the present weights.
 
     step: steps taken.  best_step, best, best_scores: when the score was highest, the state_dict and the scores then.
-    stale: evaluations since.  scores: of the last evaluation.  finished: there is no step left to take.
+    stale: evaluations since.  scores: of the last evaluation.  terms: the terms of the last step's loss.
+    finished: there is no step left to take.
     """
 
     step: int = 0
@@ -42,6 +43,7 @@ class FitState:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_scores: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
+    terms: dict[str, float] = field(default_factory=dict)
 
     def judge(self, module: nn.Module, scores: Numbers, score: str, section: FitSection) -> None:
         """Take in what the present weights scored: keep the best ones, and decide whether to go on.
@@ -81,6 +83,7 @@ def save_fit(
     numbers: dict[str, float] = {"best_step": state.best_step, "stale": state.stale}
     numbers |= {f"best.{name}": value for name, value in state.best_scores.items()}
     numbers |= {f"now.{name}": value for name, value in state.scores.items()}
+    numbers |= {f"term.{name}": value for name, value in state.terms.items()}
     save_checkpoint(
         path, Checkpoint(key=key, step=state.step, finished=state.finished, parts=parts, numbers=numbers, plan=plan)
     )
@@ -101,7 +104,7 @@ def restore_state(saved: Checkpoint, path: Path | None, module: nn.Module) -> Fi
     with _whole(path):
         state.step, state.finished, state.best = saved.step, saved.finished, dict(saved.model)
         state.best_step, state.stale = int(saved.numbers["best_step"]), int(saved.numbers["stale"])
-        for prefix, scores in (("best.", state.best_scores), ("now.", state.scores)):
+        for prefix, scores in (("best.", state.best_scores), ("now.", state.scores), ("term.", state.terms)):
             scores.update((n.removeprefix(prefix), v) for n, v in saved.numbers.items() if n.startswith(prefix))
         if not saved.finished:
             load_state(module, saved.parts["current"])

@@ -7,24 +7,23 @@ export(pruned, "out.bundle")                       ship that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgeslim.errors import ConfigError
+from edgeslim.errors import ConfigError, first_line
 from edgeslim.exporter.trace import check_precision
 
 from .budget import WidthLimits, build_budget, parse_wish
+from .criteria import Criterion
 from .criteria import criterion as criterion_of
+from .lesson import NO_LESSON, Lesson
 from .pruned import PrunedModel
-from .recovery import METHODS, check_methods, image_batches
+from .recovery import check_methods, image_batches
 from .schedules import Iterative
-
-NEED_IMAGES = ("ln_norm", "reconstruction", *METHODS)
-"""What looks at feature maps."""
 
 
 def prune(
@@ -33,21 +32,24 @@ def prune(
     *,
     ratio: float | None = None,
     target: str | None = None,
-    criterion: str | None = None,
+    criterion: str | Criterion | None = None,
     recovery: Sequence[str] | None = None,
-    calibration: Iterable[torch.Tensor] | None = None,
+    calibration: Iterable[torch.Tensor] | Iterable[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    loss: Callable[..., torch.Tensor] | None = None,
     width_multiple: int = 1,
     min_width: int = 1,
 ) -> PrunedModel:
     """Analyse `module`, choose what to cut, and return it masked, with its plan.
 
     example_input: (N, C, H, W) float, normalised.  ratio: fraction of every family's channels to cut, in (0, 1).
-    target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.
-    calibration: real images, batches like `example_input`; some hundred are good.  criterion: "l1", "ln_norm" (feature
-    maps) or "reconstruction" (what the layers that read a channel cannot make up for); the last where there is
-    calibration, l1 otherwise.  recovery: what makes up for the cut without training, of "batch_norm", "twins",
-    "least_squares", in that order; least squares where there is calibration, nothing otherwise. What it bought is in
-    `PrunedModel.recovery`.  width_multiple, min_width: which widths are useful on the device.
+    target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.  calibration: real images,
+    batches like `example_input`; some hundred are good.  criterion: one of `trainer.criteria.CRITERIA` by its name, or
+    an object like them; "reconstruction" (what the layers that read a channel cannot make up for) where there is
+    calibration, "l1" otherwise.  recovery: what makes up for the cut without training, of "batch_norm", "twins",
+    "least_squares", in that order; least squares where there is calibration, nothing otherwise; what it bought is in
+    `PrunedModel.recovery`.  loss: called as loss(outputs, targets), for a criterion that looks at gradients;
+    calibration then is batches of (images, targets). Without it gradients are those of a loss that needs no targets, see `lesson`.
+    width_multiple, min_width: which widths are useful on the device.
     `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
     run or traced, BudgetError for a target out of reach.
     """
@@ -60,35 +62,64 @@ def prune(
         raise ConfigError(
             f"prune was given {seen[0]} and {seen[1]}", "give a torch.nn.Module and an image batch, a tensor"
         )
-    criterion = criterion or ("l1" if calibration is None else "reconstruction")
+    score = criterion_of(criterion or ("l1" if calibration is None else "reconstruction"))
     methods = recovery if recovery is not None else () if calibration is None else ("least_squares",)
     check_methods(methods)
-    score = criterion_of(criterion)
     check_precision(module, example_input)
-    images = _images(calibration, example_input, [n for n in (criterion, *methods) if n in NEED_IMAGES])
+    images, lesson = _calibration(calibration, example_input, score, methods, loss)
     net = PrunedModel.from_module(module, example_input)
     if net.channels.families:
         limits = WidthLimits(multiple=width_multiple, minimum=min_width)
         shape = (1, *net.input_shape[1:])
+        chosen = build_budget(budget, limits, net.channels, shape)
         dense = net.graph
-        Iterative().prune(net, score, build_budget(budget, limits, net.channels, shape), images)
+        Iterative().prune(net, score, chosen, images, lesson=lesson)
         if methods and net.cut:
             net.recover(dense, image_batches(dense, images), methods)
     return net
 
 
-def _images(
-    calibration: Iterable[torch.Tensor] | None, example: torch.Tensor, needed_by: Sequence[str]
-) -> NDArray[np.float32]:
+def _calibration(
+    calibration: object,
+    example: torch.Tensor,
+    criterion: Criterion,
+    methods: Sequence[str],
+    loss: Callable[..., torch.Tensor] | None,
+) -> tuple[NDArray[np.float32], Lesson]:
+    """The images (N, C, H, W), and what gradients are taken of."""
+    if loss is not None and not callable(loss):
+        raise ConfigError(f"loss is a {type(loss).__name__}", "give a function of outputs and targets")
     if calibration is None:
-        if needed_by:
-            raise ConfigError(f"{needed_by[0]} looks at feature maps", "give calibration=batches of real images")
+        needs = [] if criterion.looks_at == "weights" else [f"criterion {criterion.name} looks at {criterion.looks_at}"]
+        if needs := needs + [f"recovery {name} looks at feature maps" for name in methods]:
+            raise ConfigError(needs[0], "give calibration=batches of real images")
         calibration = [example]
+        loss = None
     if not isinstance(calibration, Iterable):
         raise ConfigError(f"calibration is a {type(calibration).__name__}", "give batches of images, tensors")
     batches = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
     if not batches:
         raise ConfigError("calibration is empty", "give at least one batch of images")
+    if loss is None:
+        return _images(batches, example), NO_LESSON
+    for number, batch in enumerate(batches):
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not pair or not all(isinstance(part, torch.Tensor) for part in batch) or len(batch[0]) != len(batch[1]):
+            raise ConfigError(
+                f"calibration batch {number} is {type(batch).__name__}; with a loss it is (images, targets), as many "
+                "of one as of the other",
+                "give pairs of tensors (N, C, H, W) and (N, ...), or leave out loss",
+            )
+    try:
+        targets = torch.cat([target.detach().cpu() for _, target in batches])
+    except RuntimeError as error:
+        raise ConfigError(
+            f"targets of calibration do not fit together: {first_line(error)}", "give targets of one shape and dtype"
+        ) from error
+    return _images([images for images, _ in batches], example), Lesson(loss=loss, targets=targets)
+
+
+def _images(batches: Sequence[torch.Tensor], example: torch.Tensor) -> NDArray[np.float32]:
     for number, batch in enumerate(batches):
         fits = isinstance(batch, torch.Tensor) and batch.ndim == example.ndim and batch.shape[1] == example.shape[1]
         if not fits or batch.shape[1:] != batches[0].shape[1:]:

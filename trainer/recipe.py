@@ -1,6 +1,7 @@
 """The sections of a recipe: everything that a run depends on, and what each value may be.
 
-Every section is frozen and strict. `recipe_file` reads recipes from YAML and words what is wrong with them.
+Every section is frozen and strict. Those of regularizers and criteria have files of their own. `recipe_file`
+reads recipes from YAML and words what is wrong with them.
 """
 
 from __future__ import annotations
@@ -8,28 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
-Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+from .recipe_criteria import CriterionSpec, LnNormCriterion
+from .recipe_regularizers import L0Regularizer, RegularizerSpec
+from .section import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+
 Size = tuple[PositiveInt, PositiveInt]
 VesselSide = Annotated[int, Field(ge=32, le=2048)]
-
-
-class Section(BaseModel):
-    """Base of all recipe sections: strict types, no unknown keys, immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ModelSpec(Section):
     """Which net to build: a built-in name, or `my_package.nets:build`, with its keyword arguments."""
 
     name: str
-    args: dict[str, JsonValue] = {}
+    args: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class DataSection(Section):
@@ -145,33 +139,6 @@ class FitSection(Section):
     """Data-loading processes; 0 loads in the training process."""
 
 
-class L0Regularizer(Section):
-    """Oliveira et al. 2024: alpha * s_l * sum(1 - exp(-beta |w|)) + l2 * sum(w^2)."""
-
-    name: Literal["l0"]
-    alpha: NonNegativeFloat = 1e-6
-    beta: PositiveFloat = 5.0
-    l2: NonNegativeFloat = 1e-4
-    layer_scale: Literal["sqrt", "inverse", "none"] = "sqrt"
-
-
-class LnNormCriterion(Section):
-    """Wang & Zhu 2019: Ln-norm of the feature map after the non-linearity, n growing with depth."""
-
-    name: Literal["ln_norm"]
-    images: PositiveInt = 16
-    """Calibration images; fewer are used, and said, where the training set holds fewer."""
-
-
-class L1Criterion(Section):
-    """L1 norm of a unit's producer weights, the usual baseline."""
-
-    name: Literal["l1"]
-
-
-CriterionSpec = Annotated[LnNormCriterion | L1Criterion, Field(discriminator="name")]
-
-
 class OneShotSchedule(Section):
     """Cut once."""
 
@@ -267,7 +234,7 @@ class SparsifySection(Section):
     """Training under regularizers, which push unneeded weights to zero."""
 
     fit: FitSection
-    regularizers: tuple[L0Regularizer, ...] = (L0Regularizer(name="l0"),)
+    regularizers: tuple[RegularizerSpec, ...] = (L0Regularizer(name="l0"),)
 
 
 class ExportSection(Section):

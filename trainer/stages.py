@@ -22,16 +22,18 @@ from edgeslim.errors import UnsupportedGraphError
 from edgeslim.exporter.plan import PruningPlan
 
 from .budget import WidthLimits, build_budget
-from .criteria import criterion
+from .criteria import build_criterion
 from .distill import teacher_term
 from .fit import FitResult, fit
+from .lesson import Lesson
 from .progress import Progress
 from .pruned import PrunedModel
-from .recipe import FitSection, LnNormCriterion, OneShotSchedule
+from .recipe import FitSection, OneShotSchedule
+from .recipe_criteria import Calibrated
 from .recovery import image_batches
-from .regularizers import build_regularizer, penalty_term
+from .regularizers import check_penalties, penalties, schedule
 from .schedules import build_schedule
-from .task import AfterStep, Term
+from .task import NO_TERMS, AfterStep, Term
 from .workspace import Workspace
 
 
@@ -56,6 +58,8 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     progress.stage("analysis")
     # Before an hour of training: a net that cannot be traced should say so now. The analysis reads no weights.
     pruned = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
+    scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
+    check_penalties(pruned.module, scheduled)
     dense, result = train_dense(workspace, progress)
     scores = {"dense": result.scores}
     pruned.load_dense_state(dense.state_dict())
@@ -64,8 +68,12 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
         return Trained(dense=dense, pruned=pruned, scores=scores)
     if recipe.sparsify is not None:
         sparse = copy.deepcopy(dense)
-        penalties = [penalty_term(build_regularizer(section)) for section in recipe.sparsify.regularizers]
-        scores["sparse"] = _train(workspace, sparse, recipe.sparsify.fit, "sparse", progress, terms=penalties).scores
+        section = recipe.sparsify.fit
+        with penalties(sparse, scheduled, section.steps) as ours:
+            result = _train(
+                workspace, sparse, section, "sparse", progress, terms=ours.terms, after_step=ours.after_step
+            )
+        scores["sparse"] = result.scores
         pruned.load_dense_state(sparse.state_dict())
     scores |= _prune(workspace, pruned, dense, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)
@@ -77,7 +85,8 @@ def _prune(
     recipe = workspace.recipe
     section, scores = recipe.prune, dict[str, Mapping[str, float]]()
     distill = recipe.finetune.distill
-    terms = [] if distill is None else [teacher_term(copy.deepcopy(dense), distill, workspace.data.ignore_index)]
+    ignored = workspace.data.ignore_index
+    terms = {} if distill is None else {"teacher": teacher_term(copy.deepcopy(dense), distill, ignored)}
 
     former = pruned.graph
 
@@ -99,14 +108,16 @@ def _prune(
         former = net.graph
 
     progress.stage("pruning")
-    images = section.criterion.images if isinstance(section.criterion, LnNormCriterion) else 1
+    images = section.criterion.images if isinstance(section.criterion, Calibrated) else 1
+    targets = torch.stack([workspace.task.draws[i][1] for i in range(images)])
     limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
     build_schedule(section.schedule).prune(
         pruned,
-        criterion(section.criterion.name),
+        build_criterion(section.criterion),
         build_budget(section.budget, limits, pruned.channels, (1, 3, *workspace.frame_size)),
         workspace.calibration(images),
         recover=recover,
+        lesson=Lesson(loss=workspace.task.loss, targets=targets),
     )
     mend(pruned, "pruned")
     scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, progress)
@@ -118,7 +129,7 @@ def _recover(
     net: PrunedModel,
     section: FitSection,
     name: str,
-    terms: Sequence[Term],
+    terms: Mapping[str, Term],
     progress: Progress,
 ) -> Mapping[str, float]:
     """Train the compact net, or the masked one where the class cannot be shrunk."""
@@ -138,7 +149,7 @@ def _train(
     stage: str,
     progress: Progress,
     *,
-    terms: Sequence[Term] = (),
+    terms: Mapping[str, Term] = NO_TERMS,
     after_step: Sequence[AfterStep] = (),
     plan: PruningPlan | None = None,
 ) -> FitResult:

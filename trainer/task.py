@@ -1,6 +1,6 @@
 """What is learnt: the task of a training run, and the two places where more can take part in its steps.
 
-    total loss of a step = task.loss(logits, masks) + sum of term(step) over the terms
+    total loss of a step = task.loss(logits, masks) + sum of term(step) over the terms, each logged by its name
     after_step(step)       once the optimiser has moved the weights
 
 A penalty on weights and a teacher are terms. What holds masks, or cuts while training goes on, comes after the step.
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -40,12 +41,14 @@ class Task:
 class Step:
     """One step of a training run, as terms and what comes after the step see it. Tensors are on the run's device.
 
-    number: from 0.  module: the net in training.  images: (N, 3, h, w) float32, normalised and augmented.
+    number: from 0.  rate: the learning rate.  module: the net in training.  images: (N, 3, h, w) float32, normalised
+    and augmented.
     masks: (N, h, w) int64.  logits: (N, classes, h, w) float, with gradients.
     autocast: the run's precision as a context, for a term that runs another net.
     """
 
     number: int
+    rate: float
     module: nn.Module
     images: Tensor
     masks: Tensor
@@ -54,7 +57,10 @@ class Step:
 
 
 Term = Callable[[Step], Tensor]
-"""Added to the task's loss in every step: a scalar, with gradients."""
+"""Added to the task's loss in every step: a scalar. One without gradients is only logged."""
+
+NO_TERMS: Mapping[str, Term] = MappingProxyType({})
+"""The task's loss alone."""
 
 AfterStep = Callable[[Step], None]
 """Called after every step, when the weights have moved."""

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from edgeslim.trainer.models.unet import UNet
-from edgeslim.trainer.regularizers import L0, kernels
+from edgeslim.trainer.regularizers import L0, view_of
 
 ROUNDS = 12
 
@@ -20,13 +20,13 @@ def main() -> None:
     net = UNet(width=32, depth=2)
     optimizer = torch.optim.AdamW(net.parameters())
     images, masks = torch.randn(8, 3, 96, 96), torch.randint(0, 2, (8, 96, 96))
-    watched, penalty = kernels(net), L0()
+    penalty = L0()
 
     def step(penalised: bool) -> float:
         started = time.perf_counter()
         loss = F.cross_entropy(net(images), masks)
         if penalised:
-            loss = loss + penalty.penalty(watched)
+            loss = loss + penalty.penalty(view_of(net))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

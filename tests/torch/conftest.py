@@ -6,11 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.workspace import Workspace, open_workspace
 
 from .runs import recipe
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("edgeslim", deadline=None)
+settings.load_profile("edgeslim")
 
 
 @pytest.fixture(scope="module")

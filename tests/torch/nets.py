@@ -241,6 +241,17 @@ class Fixed(nn.Module):
         return self.head(x)
 
 
+class Bare(nn.Module):
+    """No batch norm, and a non-linearity that is a function. classes: of its logits."""
+
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.a, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.a(x)))
+
+
 class HardCoded(Plain):
     """Its forward names a width: the class cannot shrink, the graph can."""
 

@@ -18,7 +18,7 @@ from edgeslim.errors import ConfigError
 from edgeslim.exporter.feature_maps import find_feature_maps, run_feature_maps
 from edgeslim.trainer.criteria import criterion
 from edgeslim.trainer.criteria.ln_norm import LnNorm, order_of_depth, power_mean
-from edgeslim.trainer.criteria.units import mean_over_units
+from edgeslim.trainer.criteria.units import Pooling
 from edgeslim.trainer.pruned import PrunedModel
 
 from . import nets
@@ -229,13 +229,13 @@ def test_the_mean_over_units_counts_what_was_seen(plain: PrunedModel, data: st.D
         st.lists(st.lists(st.tuples(st.sampled_from([*labels, foreign]), st.floats(0, 10)), max_size=6), max_size=4)
     )
     observed = [(np.array([r[0] for r in row], np.int64), np.array([r[1] for r in row], np.float64)) for row in rows]
-    seen = mean_over_units(plain.channels, observed)
+    seen = Pooling(normalisation="none").over_units(plain.channels, observed)
     for label, score in zip(labels, seen):
         own = [value for row in rows for key, value in row if key == label]
         assert score == (pytest.approx(sum(own) / len(own)) if own else math.inf)
 
 
 def test_an_unknown_criterion() -> None:
-    with pytest.raises(ConfigError, match="criterion 'l2' is unknown") as caught:
-        criterion("l2")
-    assert "l1, ln_norm" in caught.value.hint
+    with pytest.raises(ConfigError, match="criterion 'l3' is unknown") as caught:
+        criterion("l3")
+    assert "l1, l2, ln_norm" in caught.value.hint

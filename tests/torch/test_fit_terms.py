@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgeslim.errors import TrainingError
 from edgeslim.trainer.checkpoint import load_checkpoint
 from edgeslim.trainer.distill import teacher_term
 from edgeslim.trainer.fit import fit
 from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import DistillSection
-from edgeslim.trainer.regularizers import L0, kernels, penalty_term
+from edgeslim.trainer.regularizers import L0, Scheduled, penalties, view_of
 from edgeslim.trainer.task import AfterStep, Step
 from edgeslim.trainer.workspace import Workspace
 
@@ -27,12 +29,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_penalties_shrink_the_kernels_and_nothing_else(workspace: Workspace) -> None:
     sizes, others, task = [], [], last_is_best(workspace.task)
-    for terms in ((), (penalty_term(L0(alpha=1e-3, beta=5.0, l2=1e-3)),)):
+    for scheduled in ((), (Scheduled(rule=L0(alpha=1e-3, beta=5.0, l2=1e-3)),)):
         module = workspace.fresh_module()
         changed = section(lr=1e-2)
-        fit(module, task, changed, name="stage", seed=0, terms=terms)
-        watched = {id(k) for k in kernels(module)}
-        sizes.append(sum(float(k.detach().abs().sum()) for k in kernels(module)))
+        with penalties(module, scheduled, changed.steps) as ours:
+            fit(module, task, changed, name="stage", seed=0, terms=ours.terms)
+        kernels = [k.weight for k in view_of(module).kernels]
+        watched = {id(k) for k in kernels}
+        sizes.append(sum(float(k.detach().abs().sum()) for k in kernels))
         others.append(sum(float(p.detach().abs().sum()) for p in module.parameters() if id(p) not in watched))
     assert sizes[1] < 0.8 * sizes[0]
     assert others[1] > 0.8 * others[0]
@@ -51,7 +55,7 @@ def test_a_teacher_pulls_the_student_and_stays_as_it_is(workspace: Workspace) ->
         term = teacher_term(master.train(), DistillSection(weight=weight, temperature=2.0), ignore_index=255)
         student = workspace.fresh_module()
         changed = section(lr=1e-2, steps=30, evaluate_every=30)
-        fit(student, last_is_best(workspace.task), changed, name="stage", seed=0, terms=[term])
+        fit(student, last_is_best(workspace.task), changed, name="stage", seed=0, terms={"teacher": term})
         with torch.no_grad():
             answers = [net.eval()(images).softmax(1) for net in (student, master)]
         distance.append(float((answers[0] - answers[1]).abs().mean()))
@@ -104,6 +108,34 @@ def test_masks_hold_through_training_and_the_plan_is_kept(workspace: Workspace, 
     assert silent(saved.model)
 
 
+def test_every_term_is_logged_by_its_name_and_kept(workspace: Workspace, tmp_path: Path) -> None:
+    heard: list[Mapping[str, float]] = []
+
+    class Listening(Silent):
+        def step(self, done: int, values: Mapping[str, float]) -> None:
+            heard.append(dict(values))
+
+    terms = {"twice": lambda step: torch.tensor(2.0 * step.number), "seven": lambda step: torch.tensor(7.0)}
+    given = (workspace.fresh_module(), workspace.task, section())
+    directory = tmp_path / "run"
+    first = fit(*given, name="stage", seed=0, terms=terms, directory=directory, progress=Listening())
+    assert heard[3]["twice"] in (4.0, 6.0) and {"loss", "twice", "seven"} <= heard[0].keys()
+    assert first.terms == {"twice": 2.0 * (STEPS - 1), "seven": 7.0}
+    again = fit(*given, name="stage", seed=0, terms=terms, directory=directory)
+    assert again.reused and again.terms == first.terms
+    plain = workspace.fresh_module()
+    fit(plain, workspace.task, section(), name="stage", seed=0)
+    assert identical(given[0], plain)  # a term without gradients moves nothing
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_term_that_is_not_finite_is_named(workspace: Workspace, value: float) -> None:
+    terms = {"fine": lambda step: torch.tensor(1.0), "broken": lambda step: torch.tensor(value)}
+    with pytest.raises(TrainingError, match=f"stage: broken is {value} at step 0; no checkpoint") as caught:
+        fit(workspace.fresh_module(), workspace.task, section(), name="stage", seed=0, terms=terms)
+    assert "regularizer's weight" in caught.value.hint
+
+
 def test_terms_see_every_step_and_calls_come_in_order(workspace: Workspace) -> None:
     seen: list[tuple[str, int]] = []
     net, plain = workspace.fresh_module(), workspace.fresh_module()
@@ -118,7 +150,8 @@ def test_terms_see_every_step_and_calls_come_in_order(workspace: Workspace) -> N
     def call(name: str) -> AfterStep:
         return lambda step: seen.append((name, step.number))
 
-    fit(net, workspace.task, section(), name="stage", seed=0, terms=[term], after_step=[call("first"), call("second")])
+    calls = [call("first"), call("second")]
+    fit(net, workspace.task, section(), name="stage", seed=0, terms={"zero": term}, after_step=calls)
     assert seen == [(name, number) for number in range(STEPS) for name in ("term", "first", "second")]
     fit(plain, workspace.task, section(), name="stage", seed=0)
     assert identical(net, plain)  # the term was zero

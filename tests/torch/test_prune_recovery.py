@@ -97,8 +97,8 @@ def test_a_single_image_is_enough_to_run_on() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"recovery": ["least_squares"]}, "least_squares looks at feature maps"),
-        ({"criterion": "reconstruction"}, "reconstruction looks at feature maps"),
+        ({"recovery": ["least_squares"]}, "recovery least_squares looks at feature maps"),
+        ({"criterion": "reconstruction"}, "criterion reconstruction looks at feature maps"),
         ({"recovery": ["magic"], "calibration": IMAGES}, "recovery .'magic'. is unknown"),
         ({"recovery": "twins", "calibration": IMAGES}, "recovery 'twins' is unknown"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgeslim.trainer.models.unet import UNet
-from edgeslim.trainer.recipe import L0Regularizer
-from edgeslim.trainer.regularizers import L0, build_regularizer, kernels
+from edgeslim.trainer.recipe_regularizers import L0Regularizer
+from edgeslim.trainer.regularizers import L0, Kernel, View, build_regularizer, view_of
 from edgeslim.trainer.regularizers.l0 import LayerScale, layer_scales
 
 SHAPES = ((4, 3, 3, 3), (8, 4, 1, 1), (5, 8), (1, 1), (2, 6, 2, 2))
@@ -22,6 +24,14 @@ def weights(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     made = [torch.randn(shape, generator=generator, dtype=dtype) for shape in SHAPES]
     return [(w * (torch.rand(w.shape, generator=generator) > 0.125)).requires_grad_() for w in made]
+
+
+def seen(tensors: Sequence[Tensor]) -> View:
+    return View(kernels=[Kernel(weight=w) for w in tensors])
+
+
+def kernels(net: nn.Module) -> list[Tensor]:
+    return [k.weight for k in view_of(net).kernels]
 
 
 def naive(rule: L0, tensors: list[Tensor]) -> Tensor:
@@ -43,7 +53,7 @@ def test_value_and_gradient_are_those_of_the_formula(
 ) -> None:
     rule = L0(alpha=alpha, beta=beta, l2=l2, layer_scale=law)
     ours, theirs = weights(seed), weights(seed)
-    value, wanted = rule.penalty(ours), naive(rule, theirs)
+    value, wanted = rule.penalty(seen(ours)), naive(rule, theirs)
     torch.testing.assert_close(value, wanted, rtol=1e-10, atol=1e-14)
     (upstream * value).backward()  # type: ignore[no-untyped-call]
     (upstream * wanted).backward()
@@ -58,13 +68,13 @@ def test_the_gradient_is_the_derivative(law: LayerScale) -> None:
         torch.randn(s, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i, s in enumerate(SHAPES)
     ]
     away = [(w + 0.1 * w.sign()).requires_grad_() for w in tensors]  # |w| has a kink at zero
-    assert torch.autograd.gradcheck(lambda *given: 3.0 * rule.penalty(given), away)
+    assert torch.autograd.gradcheck(lambda *given: 3.0 * rule.penalty(seen(given)), away)
 
 
 def test_the_pull_is_strongest_at_zero_and_none_at_it() -> None:
     rule = L0(alpha=1.0, beta=5.0, l2=0.0)
     w = torch.tensor([[0.0, 1e-4, 0.1, 1.0, -0.1]], dtype=torch.float64, requires_grad=True)
-    rule.penalty([w]).backward()  # type: ignore[no-untyped-call]
+    rule.penalty(seen([w])).backward()  # type: ignore[no-untyped-call]
     assert w.grad is not None
     zero, near, middle, far, negative = w.grad[0].tolist()
     assert zero == 0.0
@@ -75,7 +85,7 @@ def test_the_pull_is_strongest_at_zero_and_none_at_it() -> None:
 
 def test_value_counts_the_weights_that_matter() -> None:
     rule = L0(alpha=1.0, beta=1e4, l2=0.0, layer_scale="none")
-    assert float(rule.penalty([torch.tensor([[0.0, 1.0, -2.0, 0.0, 0.5]])])) == pytest.approx(3.0)
+    assert float(rule.penalty(seen([torch.tensor([[0.0, 1.0, -2.0, 0.0, 0.5]])]))) == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +99,8 @@ def test_layer_scales_are_relative_to_the_mean_size(law: LayerScale, wanted: lis
 def test_gradients_add_up_with_the_loss() -> None:
     rule = L0(alpha=1e-2, beta=3.0, l2=1e-2)
     w = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
-    (alone,) = torch.autograd.grad(rule.penalty([w]), [w])
-    (both,) = torch.autograd.grad(w.square().sum() + rule.penalty([w]), [w])
+    (alone,) = torch.autograd.grad(rule.penalty(seen([w])), [w])
+    (both,) = torch.autograd.grad(w.square().sum() + rule.penalty(seen([w])), [w])
     torch.testing.assert_close(both, alone + 2 * w.detach())
 
 
@@ -98,7 +108,7 @@ def test_a_kernel_in_channels_last_is_the_same_kernel() -> None:
     rule = L0(alpha=1e-2, beta=3.0, l2=1e-2)
     plain = torch.randn(4, 3, 3, 3)
     last = plain.to(memory_format=torch.channels_last)
-    grads = [torch.autograd.grad(rule.penalty([k.requires_grad_()]), [k])[0] for k in (plain, last)]
+    grads = [torch.autograd.grad(rule.penalty(seen([k.requires_grad_()])), [k])[0] for k in (plain, last)]
     torch.testing.assert_close(*grads)
     assert grads[1].stride() == last.stride()
 
@@ -106,12 +116,12 @@ def test_a_kernel_in_channels_last_is_the_same_kernel() -> None:
 def test_the_weights_themselves_stay() -> None:
     tensors = weights()
     before = [w.detach().clone() for w in tensors]
-    L0(alpha=1.0).penalty(tensors).backward()  # type: ignore[no-untyped-call]
+    L0(alpha=1.0).penalty(seen(tensors)).backward()  # type: ignore[no-untyped-call]
     assert all(torch.equal(a.detach(), b) for a, b in zip(tensors, before))
 
 
 def test_nothing_to_penalise() -> None:
-    assert float(L0().penalty([])) == 0.0
+    assert float(L0().penalty(View())) == 0.0
 
 
 def test_only_kernels_are_penalised() -> None:
@@ -126,7 +136,7 @@ def test_only_kernels_are_penalised() -> None:
         nn.Linear(4, 2),
     )
     assert [id(k) for k in kernels(net)] == [id(net[i].weight) for i in (0, 3, 5, 7)]
-    L0(alpha=1e-3).penalty(kernels(net)).backward()  # type: ignore[no-untyped-call]
+    L0(alpha=1e-3).penalty(view_of(net)).backward()  # type: ignore[no-untyped-call]
     for name, parameter in net.named_parameters():
         touched = name in ("0.weight", "3.weight", "5.weight", "7.weight")
         assert (parameter.grad is not None and bool(parameter.grad.any())) is touched, name

@@ -1,6 +1,7 @@
 """Scores that say which units matter."""
 
-from .registry import CRITERIA, Criterion, criterion
-from .units import Scored
+from .protocol import Criterion, Differentiable
+from .registry import CRITERIA, build_criterion, criterion
+from .units import Pooling, Scored
 
-__all__ = ["CRITERIA", "Criterion", "Scored", "criterion"]
+__all__ = ["CRITERIA", "Criterion", "Differentiable", "Pooling", "Scored", "build_criterion", "criterion"]

@@ -30,6 +30,7 @@ from ..recovery.held_out import image_batches
 from ..recovery.normal import Matrix, Normal
 from ..recovery.readers import Reader, find_heard, find_readers
 from ..recovery.walk import Walk
+from .protocol import LooksAt
 from .units import Scored
 
 RIDGE = 1e-4
@@ -46,6 +47,7 @@ class Reconstruction:
     """The criterion; see the module docstring."""
 
     name: str = "reconstruction"
+    looks_at: LooksAt = "feature maps"
 
     def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """One score per unit, in the order of `unit_labels`, higher = keep. images: (N, C, H, W) normalised."""

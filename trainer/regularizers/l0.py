@@ -7,17 +7,23 @@ The pull towards zero is strongest at zero and fades for large weights, which di
 s_l = sqrt(N_l / N_ref), with N_ref the mean kernel size here: larger layers get more.
 
 Source: Oliveira, Batista, Seara, Neural Networks 171 (2024), as in the authors' published training code (penalty added
-to the loss, kernels only, Adam). N_ref is a reconstruction; `inverse` is the scale of a re-implementation.
+to the loss, kernels only, Adam). N_ref is a reconstruction; `inverse` is the scale of a re-implementation. Applied
+after the optimiser's step instead (`decoupled` in a recipe, see `penalties`) it is another method.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from ..options import check_choice, check_number
+from .closed_form import with_gradient
+from .l2 import squares
+from .view import Seen, View
 
 LayerScale = Literal["sqrt", "inverse", "none"]
 
@@ -30,47 +36,46 @@ class L0:
     beta: float = 5.0
     l2: float = 1e-4
     layer_scale: LayerScale = "sqrt"
+    parameters: Literal["kernels", "all"] = "kernels"
     name: str = "l0"
 
-    def penalty(self, kernels: Sequence[Tensor]) -> Tensor:
-        """R over the kernels of convolutions and linear layers, a scalar float tensor with gradients.
+    def __post_init__(self) -> None:
+        check_number(self.name, "alpha", self.alpha)
+        check_number(self.name, "beta", self.beta, open_low=True)
+        check_number(self.name, "l2", self.l2)
+        check_choice(self.name, "layer_scale", self.layer_scale, get_args(LayerScale))
+        check_choice(self.name, "parameters", self.parameters, ("kernels", "all"))
 
-        Forward and gradient are in closed form over all kernels at once: no graph, no loop over elements.
+    @property
+    def looks_at(self) -> Seen:
+        """Kernels, or all that is trained."""
+        return "kernels" if self.parameters == "kernels" else "parameters"
+
+    def penalty(self, view: View) -> Tensor:
+        """R over the weights, a scalar float tensor with gradients.
+
+        Value and gradient are in closed form over all weights at once: no graph, no loop over elements.
         """
-        if not kernels:
+        weights = view.weights(self.parameters)
+        if not weights:
             return torch.zeros(())
-        scales = [self.alpha * s for s in layer_scales([k.numel() for k in kernels], self.layer_scale)]
-        value: Tensor = _Penalty.apply(scales, self.beta, self.l2, *kernels)  # type: ignore[no-untyped-call]
-        return value
+        scales = [self.alpha * s for s in layer_scales([w.numel() for w in weights], self.layer_scale)]
+        with torch.no_grad():
+            faded = torch._foreach_abs(weights)
+            torch._foreach_mul_(faded, -self.beta)
+            torch._foreach_exp_(faded)
+            count = torch.stack([s * (w.numel() - f.sum()) for s, w, f in zip(scales, weights, faded)]).sum()
+            value = count + self.l2 * squares(weights)
+            gradients = torch._foreach_sign(weights)
+            torch._foreach_mul_(gradients, faded)
+            torch._foreach_mul_(gradients, [s * self.beta for s in scales])
+            torch._foreach_add_(gradients, weights, alpha=2 * self.l2)
+        return with_gradient(value, gradients, weights)
 
 
 def layer_scales(sizes: Sequence[int], law: LayerScale) -> list[float]:
-    """s_l for kernels of these sizes, relative to their mean size."""
+    """s_l for weights of these sizes, relative to their mean size."""
     reference = sum(sizes) / max(len(sizes), 1)
     if law == "sqrt":
         return [(n / reference) ** 0.5 for n in sizes]
     return [reference / n if law == "inverse" else 1.0 for n in sizes]
-
-
-class _Penalty(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, scales: list[float], beta: float, l2: float, *kernels: Tensor) -> Tensor:
-        faded = torch._foreach_abs(kernels)
-        torch._foreach_mul_(faded, -beta)
-        torch._foreach_exp_(faded)
-        ctx.save_for_backward(*kernels, *faded)
-        ctx.scales, ctx.beta, ctx.l2 = scales, beta, l2
-        total = sum(s * (k.numel() - f.sum()) for s, k, f in zip(scales, kernels, faded))
-        squares = torch.stack(torch._foreach_norm(kernels)).square().sum()
-        return torch.as_tensor(total + l2 * squares)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        kernels, faded = saved[: len(saved) // 2], saved[len(saved) // 2 :]
-        gradients = torch._foreach_sign(kernels)
-        torch._foreach_mul_(gradients, faded)
-        torch._foreach_mul_(gradients, [s * ctx.beta for s in ctx.scales])
-        torch._foreach_add_(gradients, kernels, alpha=2 * ctx.l2)
-        torch._foreach_mul_(gradients, upstream[0])
-        return (None, None, None, *gradients)

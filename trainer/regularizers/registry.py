@@ -1,46 +1,55 @@
-"""From a recipe's section to a regularizer, and what regularizers act on."""
+"""All regularizers by name, and from a recipe's section to one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..recipe import L0Regularizer
-from ..task import Step, Term
+from ..recipe_regularizers import RegularizerSpec
+from .bn_scale import BnScale
+from .gradient_count import GradientCount
+from .group_lasso import GroupLasso
 from .l0 import L0
+from .l1 import L1
+from .l2 import L2
+from .redundancy import Redundancy
+from .view import Seen, View
 
 
 class Regularizer(Protocol):
-    """A penalty added to the task loss."""
+    """A penalty that makes weights dispensable."""
 
     @property
     def name(self) -> str:
-        """How the penalty is called in logs."""
+        """How a recipe and the log call it."""
         ...
 
-    def penalty(self, kernels: Sequence[Tensor]) -> Tensor:
+    @property
+    def looks_at(self) -> Seen:
+        """Which tensors of a `View` it needs."""
+        ...
+
+    def penalty(self, view: View) -> Tensor:
         """The weighted penalty, a scalar with gradients."""
         ...
 
 
-def build_regularizer(section: L0Regularizer) -> Regularizer:
-    """The regularizer that a recipe asks for."""
-    return L0(alpha=section.alpha, beta=section.beta, l2=section.l2, layer_scale=section.layer_scale)
+REGULARIZERS: dict[str, Callable[..., Regularizer]] = {
+    "bn_scale": BnScale,
+    "gradient_count": GradientCount,
+    "group_lasso": GroupLasso,
+    "l0": L0,
+    "l1": L1,
+    "l2": L2,
+    "redundancy": Redundancy,
+}
+
+WHEN = frozenset({"warmup_steps", "ramp_steps", "decoupled"})
+"""Keys of a section that say when and by which way a penalty acts, not what it is."""
 
 
-def penalty_term(regularizer: Regularizer) -> Term:
-    """A penalty as a term of a run's loss: over the kernels of the net in training."""
-
-    def term(step: Step) -> Tensor:
-        return regularizer.penalty(kernels(step.module))
-
-    return term
-
-
-def kernels(module: nn.Module) -> list[nn.Parameter]:
-    """Weights of convolutions and linear layers: no biases, no batch norms."""
-    layers = (nn.modules.conv._ConvNd, nn.Linear)
-    found = dict.fromkeys(m.weight for m in module.modules() if isinstance(m, layers))
-    return [w for w in found if isinstance(w, nn.Parameter) and w.requires_grad]
+def build_regularizer(section: RegularizerSpec) -> Regularizer:
+    """The regularizer that a recipe asks for: its options have the names of the section's keys."""
+    return REGULARIZERS[section.name](**section.model_dump(exclude=set(WHEN)))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..budget import Budget, spare_one
 from ..criteria import Criterion
+from ..lesson import NO_LESSON, Lesson
 from ..pruned import PrunedModel
 from .scores import Recover, nothing, present_scores
 
@@ -40,13 +41,15 @@ class Iterative:
         budget: Budget,
         images: NDArray[np.float32],
         recover: Recover = nothing,
+        lesson: Lesson = NO_LESSON,
     ) -> None:
         """Cut `net` down to its budget, with `recover(net, round)` after all rounds but the last.
 
-        images: (N, C, H, W) float32, normalised, for criteria that look at feature maps.
+        images: (N, C, H, W) float32, normalised, for criteria that look at feature maps or gradients.  lesson: what
+        gradients are taken of. Raises ConfigError for a criterion whose scores are none.
         """
         for number in range(1, self.rounds + 1):
-            scores = present_scores(net, criterion, images)
+            scores = present_scores(net, criterion, images, lesson)
             chosen = budget.select(net.channels, scores, self.share(number)) | net.cut
             net.apply_cut(spare_one(net.channels, chosen, scores))
             if number < self.rounds:

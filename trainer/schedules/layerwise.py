@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..budget import Budget, spare_one
 from ..criteria import Criterion
+from ..lesson import NO_LESSON, Lesson
 from ..pruned import PrunedModel
 from .scores import Recover, nothing, present_scores
 
@@ -36,17 +37,19 @@ class Layerwise:
         budget: Budget,
         images: NDArray[np.float32],
         recover: Recover = nothing,
+        lesson: Lesson = NO_LESSON,
     ) -> None:
         """Cut `net` down to its budget, with `recover(net, step)` after all steps but the last.
 
-        images: (N, C, H, W) float32, normalised, for criteria that look at feature maps.
+        images: (N, C, H, W) float32, normalised, for criteria that look at feature maps or gradients.  lesson: what
+        gradients are taken of.
         """
-        scores = present_scores(net, criterion, images)
+        scores = present_scores(net, criterion, images, lesson)
         final = spare_one(net.channels, budget.select(net.channels, scores), scores)
         steps = self._steps(net, final)
         for number, (labels, leaving) in enumerate(steps, start=1):
             if number > 1:
-                scores = present_scores(net, criterion, images)
+                scores = present_scores(net, criterion, images, lesson)
             mine = np.isin(net.channels.unit_labels, labels) & np.isfinite(scores)
             order = np.flatnonzero(mine)[np.argsort(scores[mine], kind="stable")]
             chosen = frozenset(net.channels.unit_labels[order[:leaving]].tolist())

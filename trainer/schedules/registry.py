@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..budget import Budget
 from ..criteria import Criterion
+from ..lesson import NO_LESSON, Lesson
 from ..pruned import PrunedModel
 from ..recipe import LayerwiseSchedule, OneShotSchedule, ScheduleSpec
 from .iterative import Iterative
@@ -26,6 +27,7 @@ class Schedule(Protocol):
         budget: Budget,
         images: NDArray[np.float32],
         recover: Recover = nothing,
+        lesson: Lesson = NO_LESSON,
     ) -> None:
         """Cut `net` down to its budget, with `recover(net, number)` between the cuts. images: (N, C, H, W)."""
         ...

@@ -1,0 +1,40 @@
+"""The kernels that produce units, as criteria on weights see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeslim.exporter.channels.labels import Ids
+
+from .units import Scored, Scores
+
+
+def producers(net: Scored, smallest_rank: int = 2) -> Iterator[tuple[str, int, Ids, Scores]]:
+    """(initializer, axis, root labels (C,), weights (C, ...) float64 with that axis first), in the order of the graph.
+
+    smallest_rank: 1 for biases and batch norms too.
+    """
+    weights = net.graph.graph.initializers
+    for name, axes in net.channels.initializer_axes.items():
+        value = weights[name].const_value
+        if value is None or value.shape.rank() < smallest_rank:
+            continue
+        for index, axis in enumerate(axes):
+            if axis is not None and (name, index) in net.channels.masked:
+                array = np.moveaxis(value.numpy().astype(np.float64), index, 0)
+                yield name, index, net.channels.labels.find(axis.ids), array
+
+
+def flat(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(C, ...) -> (C, rest)."""
+    return array.reshape(len(array), -1)
+
+
+def cosines(filters: NDArray[np.float64]) -> NDArray[np.float64]:
+    """|cos| of the angle between any two filters, 0 to one that is zero. (C, K) -> (C, C)."""
+    sizes = np.sqrt(np.square(filters).sum(1, keepdims=True))
+    unit = filters / np.maximum(sizes, 1e-300)
+    return np.asarray(np.abs(unit @ unit.T))
