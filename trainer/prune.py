@@ -48,8 +48,8 @@ def prune(
     calibration, "l1" otherwise.  recovery: what makes up for the cut without training, of "batch_norm", "twins",
     "least_squares", in that order; least squares where there is calibration, nothing otherwise; what it bought is in
     `PrunedModel.recovery`.  loss: called as loss(outputs, targets), for a criterion that looks at gradients;
-    calibration then is batches of (images, targets). Without it gradients are those of a loss that needs no targets, see `lesson`.
-    width_multiple, min_width: which widths are useful on the device.
+    calibration then is batches of (images, targets). Without it gradients are those of a loss that needs no targets,
+    see `lesson`.  width_multiple, min_width: which widths are useful on the device.
     `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
     run or traced, BudgetError for a target out of reach.
     """
