@@ -85,5 +85,5 @@ def _report(measured: Path, manifest: Manifest) -> bytes | None:
         bundle = read_bundle(measured)
     except BundleError:
         return None
-    same = bundle.manifest.files[bundle.manifest.model] == manifest.files[manifest.model]
+    same = bundle.manifest.model_entry == manifest.model_entry
     return bundle.files.get(REPORT) if same else None

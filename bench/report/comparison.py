@@ -255,7 +255,7 @@ def _file_bytes(manifest: Manifest, side: Side | None) -> int | None:
     """The model file's size: as measured, else as the manifest lists it."""
     if side is not None:
         return side.memory.file_bytes
-    entry = manifest.files.get(manifest.model)
+    entry = manifest.files.get(manifest.stored_model)
     return entry.bytes if entry else None
 
 
