@@ -2,11 +2,12 @@
 
     dense     train from scratch                                                           stages/dense
     sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
+    weights   prune single weights, fine-tune the others, cut the filters that have none   stages/weights
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
 
-From the first cut on it is the compact module that trains, which is exact and takes a fraction of the time. A net
-that hard-codes its widths trains masked instead, and that is said.
+From then on pruned weights stay zero to the end. From the first cut on it is the compact module that trains, which is
+exact and takes a fraction of the time. A net that hard-codes its widths trains masked instead, and that is said.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from .pruned import PrunedModel
 from .recipe import FitSection, LnNormCriterion
 from .regularizers import build_regularizer, penalty_term
 from .schedules import prune_iteratively
+from .sparsity import Pattern, apply_pattern, holding
+from .sparsity.dead import cut_dead
+from .sparsity.held import STAGE, HeldPattern, choose_pattern
 from .task import AfterStep, Term
 from .workspace import Workspace
 
@@ -58,20 +62,41 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     dense, result = train_dense(workspace, progress)
     scores = {"dense": result.scores}
     pruned.load_dense_state(dense.state_dict())
-    if not pruned.channels.families:
+    if not pruned.channels.families and recipe.weights is None:
         progress.note(f"nothing to prune: {pruned.coverage.summary}; the dense net is exported")
         return Trained(dense=dense, pruned=pruned, scores=scores)
+    module = copy.deepcopy(dense)
     if recipe.sparsify is not None:
-        sparse = copy.deepcopy(dense)
         penalties = [penalty_term(build_regularizer(section)) for section in recipe.sparsify.regularizers]
-        scores["sparse"] = _train(workspace, sparse, recipe.sparsify.fit, "sparse", progress, terms=penalties).scores
-        pruned.load_dense_state(sparse.state_dict())
-    scores |= _prune(workspace, pruned, dense, progress)
+        scores["sparse"] = _train(workspace, module, recipe.sparsify.fit, "sparse", progress, terms=penalties).scores
+        pruned.load_dense_state(module.state_dict())
+    held = None
+    if recipe.weights is not None:
+        held = choose_pattern(workspace, module, recipe.weights, progress)
+        apply_pattern(module, held.pattern)
+        scores["weights, just pruned"] = workspace.task.evaluate(module)
+        result = _train(workspace, module, recipe.weights.finetune, STAGE, progress, pattern=held.pattern)
+        scores["weights"] = result.scores
+        pruned.load_dense_state(module.state_dict())
+        if not pruned.channels.families:
+            progress.note(f"no channel can be pruned: {pruned.coverage.summary}")
+            return Trained(dense=dense, pruned=pruned, scores=scores)
+        held = _cut_dead(workspace, pruned, held, progress)
+    scores |= _prune(workspace, pruned, dense, held, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)
 
 
+def _cut_dead(workspace: Workspace, pruned: PrunedModel, held: HeldPattern, progress: Progress) -> HeldPattern:
+    """Cut the filters without a weight, and let the pattern follow where their constants went."""
+    section = workspace.recipe.prune
+    limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
+    for note in cut_dead(pruned, workspace.calibration(2), limits).notes:
+        progress.note(f"weights: {note}")
+    return held.admitting(pruned.module)
+
+
 def _prune(
-    workspace: Workspace, pruned: PrunedModel, dense: nn.Module, progress: Progress
+    workspace: Workspace, pruned: PrunedModel, dense: nn.Module, held: HeldPattern | None, progress: Progress
 ) -> dict[str, Mapping[str, float]]:
     recipe = workspace.recipe
     section, scores = recipe.prune, dict[str, Mapping[str, float]]()
@@ -82,7 +107,7 @@ def _prune(
         scores[f"round-{number}, just cut"] = workspace.task.evaluate(net.module)
         if section.schedule.between is not None:
             name = f"round-{number}"
-            scores[name] = _recover(workspace, net, section.schedule.between, name, terms, progress)
+            scores[name] = _recover(workspace, net, section.schedule.between, name, terms, held, progress)
 
     progress.stage("pruning")
     images = section.criterion.images if isinstance(section.criterion, LnNormCriterion) else 1
@@ -96,7 +121,9 @@ def _prune(
         recover=recover,
     )
     scores["pruned, just cut"] = workspace.task.evaluate(pruned.module)
-    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, progress)
+    if held is not None:
+        held = _cut_dead(workspace, pruned, held, progress)
+    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, held, progress)
     return scores
 
 
@@ -106,16 +133,31 @@ def _recover(
     section: FitSection,
     name: str,
     terms: Sequence[Term],
+    held: HeldPattern | None,
     progress: Progress,
 ) -> Mapping[str, float]:
     """Train the compact net, or the masked one where the class cannot be shrunk."""
     after_step: list[AfterStep] = []
+    pattern = None
     try:
         module = net.compact()
+        pattern = None if held is None else held.on_compact(net)
     except UnsupportedGraphError as error:
         progress.note(f"{name} trains masked: {error.message}")
         module, after_step = net.module, [lambda _: net.hold_masks()]
-    return _train(workspace, module, section, name, progress, terms=terms, after_step=after_step, plan=net.plan).scores
+        pattern = None if held is None else held.on_masked(net)
+    result = _train(
+        workspace,
+        module,
+        section,
+        name,
+        progress,
+        terms=terms,
+        after_step=after_step,
+        plan=net.plan,
+        pattern=pattern,
+    )
+    return result.scores
 
 
 def _train(
@@ -128,18 +170,26 @@ def _train(
     terms: Sequence[Term] = (),
     after_step: Sequence[AfterStep] = (),
     plan: PruningPlan | None = None,
+    pattern: Pattern | None = None,
 ) -> FitResult:
-    """One training stage of the run: its name gives its seed, its key and the place of its checkpoint."""
-    return fit(
-        module,
-        workspace.task,
-        section,
-        name=stage,
-        seed=workspace.recipe.seed,
-        key=workspace.key(stage),
-        terms=terms,
-        after_step=after_step,
-        plan=plan,
-        directory=workspace.stage(stage),
-        progress=progress,
-    )
+    """One training stage of the run: its name gives its seed, its key and the place of its checkpoint.
+
+    pattern: which single weights stay, held through every step.
+    """
+    own = Pattern(keep={}) if pattern is None else pattern
+    apply_pattern(module, own)
+    with holding(module, own) as hold:
+        return fit(
+            module,
+            workspace.task,
+            section,
+            name=stage,
+            seed=workspace.recipe.seed,
+            key=workspace.key(stage),
+            terms=terms,
+            after_step=[*after_step, lambda _: hold()],
+            plan=plan,
+            pattern=None if pattern is None else pattern.keep,
+            directory=workspace.stage(stage),
+            progress=progress,
+        )
