@@ -91,7 +91,7 @@ def _cut_dead(workspace: Workspace, pruned: PrunedModel, held: HeldPattern, prog
     section = workspace.recipe.prune
     limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
     for note in cut_dead(pruned, workspace.calibration(2), limits).notes:
-        progress.note(f"weights: {note}")
+        progress.note(note)
     return held.admitting(pruned.module)
 
 
@@ -177,6 +177,8 @@ def _train(
     pattern: which single weights stay, held through every step.
     """
     own = Pattern(keep={}) if pattern is None else pattern
+    for note in own.notes:
+        progress.note(f"{stage}: {note}")
     apply_pattern(module, own)
     with holding(module, own) as hold:
         return fit(

@@ -106,7 +106,7 @@ def test_the_net_answers_as_before(build: Callable[[], nn.Module], layer: str, l
                 assert torch.allclose(form.eval()(images), wanted, atol=1e-4, rtol=1e-4)
     if not found.cut:
         return
-    assert f"{len(found.cut)} dead units were cut" in found.notes[0]
+    assert found.notes[0] == f"dead units cut, their constants folded into what reads them: {len(found.cut)}"
     (layer_coverage,) = [c for c in pruned.coverage if c.width_after == left and c.width_after < c.width_before][:1]
     assert layer_coverage.width_before > left
     path = export(pruned, tmp_path / "net.bundle")
@@ -122,7 +122,7 @@ def test_where_there_is_no_home_for_the_constant_the_unit_stays() -> None:
     before = copy.deepcopy(pruned.module.state_dict())
     found = cut_dead(pruned, IMAGES)
     assert found == dead.DeadCut(
-        cut=frozenset(), notes=("3 dead units stay: their constant is read by a layer without a bias",)
+        cut=frozenset(), notes=("dead units that stay, for a layer without a bias reads their constant: 3",)
     )
     assert all(torch.equal(before[name], tensor) for name, tensor in pruned.module.state_dict().items())
 
@@ -133,8 +133,8 @@ def test_widths_that_are_no_use_are_not_cut_down_to() -> None:
     found = cut_dead(pruned, IMAGES, WidthLimits(multiple=4, minimum=4))
     assert pruned.compact().get_parameter("b.0.weight").shape[0] == 4
     assert found.notes == (
-        "4 dead units were cut, their constants folded into what reads them",
-        "1 dead units stay: the width without them is no use on the device",
+        "dead units cut, their constants folded into what reads them: 4",
+        "dead units that stay, for the width without them is no use on the device: 1",
     )
 
 
@@ -175,7 +175,7 @@ def test_a_wrong_fold_is_noticed_and_taken_back(monkeypatch: pytest.MonkeyPatch)
     before = copy.deepcopy(pruned.module.state_dict())
     found = cut_dead(pruned, IMAGES)
     assert found.cut == frozenset() and not pruned.cut
-    assert found.notes == ("3 dead units stay: the net without them does not compute the same",)
+    assert found.notes == ("dead units that stay, for the net without them does not compute the same: 3",)
     assert all(torch.equal(before[name], tensor) for name, tensor in pruned.module.state_dict().items())
 
 

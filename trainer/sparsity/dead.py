@@ -40,8 +40,8 @@ from ..checkpoint import copy_state
 from ..pruned import PrunedModel
 
 _MOST_ROUNDS = 32
-_WIDTH = "the width without them is no use on the device"
-_HOMELESS = "their constant is read by a layer without a bias"
+_WIDTH = "for the width without them is no use on the device"
+_HOMELESS = "for a layer without a bias reads their constant"
 
 Images = NDArray[np.float32]
 Members = tuple[tuple[str, int, tuple[int, ...]], ...]
@@ -81,11 +81,11 @@ def cut_dead(net: PrunedModel, images: Images, limits: WidthLimits | None = None
             break
         roots = frozenset(root for root, label in ours.items() if label in leaving)
         if not _cut(net, dataclasses.replace(verdict, leaving=roots), graph, leaving, batches):
-            staying += ["the net without them does not compute the same"] * len(leaving)
+            staying += ["for the net without them does not compute the same"] * len(leaving)
             break
         cut |= leaving
-    gone = [f"{len(cut)} dead units were cut, their constants folded into what reads them"] if cut else []
-    left = [f"{count} dead units stay: {why}" for why, count in Counter(staying).most_common(3)]
+    gone = [f"dead units cut, their constants folded into what reads them: {len(cut)}"] if cut else []
+    left = [f"dead units that stay, {why}: {count}" for why, count in Counter(staying).most_common(3)]
     return DeadCut(cut=cut, notes=(*gone, *left))
 
 

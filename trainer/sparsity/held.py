@@ -2,7 +2,7 @@
 
 Chosen once, on the dense shapes. Channels that are cut later take their weights along: what is left of a pattern is
 the pattern of what is left. Two of four is chosen again on the narrower kernels, since groups of four neighbours are
-other groups there.
+other groups there; a kernel that no longer divides by four keeps what is left of its pattern, and a note says so.
 """
 
 from __future__ import annotations
@@ -48,17 +48,25 @@ class HeldPattern:
 
     def on_compact(self, net: PrunedModel) -> Pattern:
         """The pattern for `net.compact()`."""
+        small = self.pattern.shrink(net.plan)
         if self.method != "2:4":
-            return self.pattern.shrink(net.plan)
-        return choose_two_of_four([_shrunk(k, net) for k in find_kernels(net.module).found])
+            return small
+        again = choose_two_of_four([_shrunk(k, net) for k in find_kernels(net.module).found])
+        lost = sorted(small.keep.keys() - again.keep.keys())
+        notes = tuple(
+            f"{name} is no longer two of four: {small.keep[name].shape[1]} of its input channels are left"
+            for name in lost
+        )
+        return Pattern(keep={**small.keep, **again.keep}, notes=notes)
 
     def on_masked(self, net: PrunedModel) -> Pattern:
         """The pattern for `net.module`, of a class that cannot shrink; what is cut is pruned as well."""
         if self.method != "2:4":
             return self.pattern
-        small = self.on_compact(net).keep
+        small = self.on_compact(net)
         whole = {name: torch.ones_like(t, dtype=torch.bool) for name, t in net.module.state_dict().items()}
-        return Pattern(keep={name: expand_state({name: small[name]}, whole, net.plan)[name] for name in small})
+        dense = expand_state(small.keep, whole, net.plan)
+        return Pattern(keep={name: dense[name] for name in small.keep}, notes=small.notes)
 
 
 def choose_pattern(workspace: Workspace, module: nn.Module, section: WeightsSection, progress: Progress) -> HeldPattern:
@@ -76,11 +84,10 @@ def choose_pattern(workspace: Workspace, module: nn.Module, section: WeightsSect
         pattern = search.pattern
         threshold = "none" if search.threshold is None else f"{search.threshold:.4g}"
         progress.note(
-            f"weights: threshold {threshold} after {len(search.trials)} trials, validation loss "
+            f"{STAGE}: threshold {threshold} after {len(search.trials)} trials, validation loss "
             f"{search.unpruned_loss:.4g} unpruned and {search.limit:.4g} allowed"
         )
-    for note in (pattern.summary, *pattern.notes):
-        progress.note(f"weights: {note}")
+    progress.note(f"{STAGE}: {pattern.summary}")
     return HeldPattern(method=section.method, pattern=pattern)
 
 

@@ -51,7 +51,7 @@ class Pattern:
     def shrink(self, plan: PruningPlan) -> Pattern:
         """The same pattern for the net without the channels that `plan` cuts."""
         small = {name: shrink_tensor(keep, plan.initializers.get(name, ())) for name, keep in self.keep.items()}
-        return Pattern(keep=small, notes=self.notes)
+        return Pattern(keep=small)
 
 
 def apply_pattern(module: nn.Module, pattern: Pattern) -> None:
