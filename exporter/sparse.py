@@ -58,7 +58,9 @@ def sparse_stretches(model: bytes) -> list[Stretch]:
         return []
     found, end = [], 0
     for tensor in graph.initializer:
-        raw, elements = tensor.raw_data, int(np.prod(tensor.dims, dtype=np.int64))
+        # Floats in a list of their own, as some tools write them, are the same bytes in the file.
+        floats = np.array(tensor.float_data, "<f4").tobytes() or np.array(tensor.double_data, "<f8").tobytes()
+        raw, elements = tensor.raw_data or floats, int(np.prod(tensor.dims, dtype=np.int64))
         if len(raw) < SMALLEST or not elements or len(raw) // elements not in WORD_BYTES or len(raw) % elements:
             continue
         words = np.frombuffer(raw, np.uint8).reshape(elements, -1)
@@ -120,6 +122,6 @@ def _deflated(raw: bytes) -> bytes:
     """Deflated with and without a search for repetitions, which finds false ones in mantissas and gaps."""
     forms = []
     for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
-        machine = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
+        machine = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)  # 9: a fifth of the speed, 0.3 % less
         forms.append(machine.compress(raw) + machine.flush())
     return min(forms, key=len)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from edgeslim.runtime import load, read_bundle
 from .tiny import FIT, Cli, write_recipe
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 WEIGHTS = {"method": "magnitude", "fraction": 0.9, "finetune": FIT}
 
 
@@ -63,3 +67,13 @@ def test_a_dense_bundle_says_how_it_is_stored(tmp_path: Path, cli: Cli) -> None:
     assert cli("compress", recipe, "--out", run).returncode == 0
     shown = cli("inspect", run / "dense.bundle")
     assert "B in model.onnx" in shown.stdout and "model.sparse" not in shown.stdout
+
+
+def test_the_python_of_the_methods_page_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs/methods/weight_pruning.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sparse.bundle" / "model.sparse").is_file()

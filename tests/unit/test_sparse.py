@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -117,6 +118,21 @@ def test_only_what_is_sparse_and_smaller() -> None:
     assert form is not None and len(form) < len(plain) / 5
     assert sparse_form(plain) == form
     assert restore(form, len(plain), "here") == plain
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("FLOAT", np.float32), ("DOUBLE", np.float64)])
+def test_floats_in_a_list_are_found(kind: str, dtype: type[np.floating[Any]]) -> None:
+    """Some tools write numbers into the list of their type instead of raw bytes."""
+    array = np.where(np.arange(600) % 7, 0, np.arange(600)).astype(dtype)
+    proto = onnx.load_model_from_string(model(1.0))
+    number = getattr(onnx.TensorProto, kind)
+    proto.graph.initializer.append(onnx.helper.make_tensor("w", number, (20, 30), array))
+    assert not proto.graph.initializer[-1].raw_data
+    data = proto.SerializeToString()
+    (stretch,) = sparse_stretches(data)
+    assert data[stretch.start : stretch.start + array.nbytes] == array.tobytes()
+    assert (stretch.words, stretch.word_bytes) == (600, array.itemsize)
+    assert restore(encode(data, [stretch]), len(data), "here") == data
 
 
 def write(path: Path, build: Callable[..., Manifest], density: float = 0.1, **more: bool) -> tuple[Path, bytes]:
