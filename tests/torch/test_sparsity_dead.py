@@ -15,7 +15,7 @@ from edgeslim.exporter.export import export
 from edgeslim.runtime import load, read_bundle
 from edgeslim.trainer.budget import WidthLimits
 from edgeslim.trainer.pruned import PrunedModel
-from edgeslim.trainer.sparsity import dead
+from edgeslim.trainer.sparsity import dead, find_kernels
 from edgeslim.trainer.sparsity.dead import cut_dead
 
 from . import nets
@@ -189,3 +189,36 @@ def test_the_bundle_answers_like_the_net(tmp_path: Path) -> None:
         (seen,) = session.run(frame).values()
         wanted = net(torch.from_numpy(frame.transpose(2, 0, 1)[None].astype(np.float32) / 255))[0]
     assert np.allclose(seen, wanted.numpy(), atol=1e-4)
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    **{name: getattr(nets, name) for name in (
+        "Chunk", "ChannelsLast", "Dense", "Divided", "Flat", "Gate", "Grouped", "Grouping", "JoinedOnHeight",
+        "OptionA", "Plain", "Positions", "Residual", "Shared", "Shuffle", "SigmoidBetween", "Split", "ZeroGamma",
+    )},
+    "Depthwise": lambda: nets.Depthwise(2),
+    "Upsampled": lambda: nets.Upsampled("transpose"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
+def test_dead_filters_anywhere(name: str) -> None:
+    """Random filters of random layers, also all of a layer, with biases and shifts of both signs."""
+    images, traced = torch.from_numpy(IMAGES), PrunedModel.from_module(nets.randomized(NETS[name]()), EXAMPLE)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        net = nets.randomized(NETS[name](), seed)
+        kernels = find_kernels(net).found
+        with torch.no_grad():
+            for parameter in (p for n, p in net.named_parameters() if n.endswith("bias")):
+                parameter.uniform_(-1, 1)
+            for index in rng.permutation(len(kernels))[: rng.integers(1, 4)]:
+                width = len(kernels[index].weight)
+                rows = rng.permutation(width)[: rng.choice([1, width // 2, width - 1, width])]
+                net.get_parameter(kernels[index].name)[rows.tolist()] = 0
+        pruned = PrunedModel(copy.deepcopy(net), EXAMPLE, traced.channels)
+        cut_dead(pruned, IMAGES)
+        with torch.no_grad():
+            assert torch.allclose(pruned.module.eval()(images), net(images), atol=1e-4, rtol=1e-3), seed

@@ -76,12 +76,15 @@ def holding(module: nn.Module, pattern: Pattern) -> Iterator[Callable[[], None]]
 
     Raises ConfigError if the pattern is another net's.
     """
-    hooks = [
-        weight.register_hook(_silencer(gone))  # type: ignore[no-untyped-call]
-        for weight, gone in _pruned(module, pattern)
-    ]
+    silencers = [_Silencer(weight, gone) for weight, gone in _pruned(module, pattern)]
+    hooks = [s.weight.register_hook(s.silence) for s in silencers]  # type: ignore[no-untyped-call]
+
+    def hold() -> None:
+        for silencer in silencers:
+            silencer.hold()
+
     try:
-        yield lambda: apply_pattern(module, pattern)
+        yield hold
     finally:
         for hook in hooks:
             hook.remove()
@@ -111,8 +114,23 @@ def _pruned(module: nn.Module, pattern: Pattern) -> list[tuple[nn.Parameter, Ten
     return found
 
 
-def _silencer(gone: Tensor) -> Callable[[Tensor], Tensor]:
-    def silence(gradient: Tensor) -> Tensor:
-        return gradient.masked_fill(gone.to(gradient.device), 0.0)
+class _Silencer:
+    """Keeps one kernel pruned, on whichever device it is trained."""
 
-    return silence
+    def __init__(self, weight: nn.Parameter, gone: Tensor) -> None:
+        self.weight = weight
+        self._gone = gone
+
+    def silence(self, gradient: Tensor) -> Tensor:
+        """The gradient without what is pruned."""
+        return gradient.masked_fill(self._on(gradient.device), 0.0)
+
+    def hold(self) -> None:
+        """Zero what an optimiser has moved."""
+        with torch.no_grad():
+            self.weight.masked_fill_(self._on(self.weight.device), 0.0)
+
+    def _on(self, device: torch.device) -> Tensor:
+        if self._gone.device != device:  # once: a module moves when its training begins
+            self._gone = self._gone.to(device)
+        return self._gone
