@@ -104,6 +104,12 @@ def test_pruned_weights_stay_zero_to_the_bundle(tmp_path: Path, method: str) -> 
                 assert bool(((fours != 0).sum(1) <= 2).all()), name
                 checked += 1
         assert checked >= 4
+        shipped = onnx.load_model_from_string(bundle.model).graph
+        held = {t.name: onnx.numpy_helper.to_array(t) for t in shipped.initializer}
+        for node in shipped.node:
+            kernel = held[node.input[1]] if node.op_type == "Conv" else np.empty((0, 0))
+            if kernel.size and kernel.shape[1] % 4 == 0:
+                assert np.count_nonzero(np.moveaxis(kernel, 1, -1).reshape(-1, 4), axis=1).max() <= 2
     else:
         assert bundle.manifest.sparse is not None
         assert bundle.manifest.files["model.sparse"].bytes < len(bundle.model)
