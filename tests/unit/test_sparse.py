@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import BundleError, ExportError
 from edgeslim.exporter.bundle import amend_bundle, write_bundle
+from edgeslim.exporter.cost import count_weights
+from edgeslim.exporter.passes.plain_zeros import plain_zeros
 from edgeslim.exporter.sparse import Stretch, encode, sparse_form, sparse_stretches
 from edgeslim.runtime import Manifest, load, parse_manifest, read_bundle
 from edgeslim.runtime.sparse import restore
@@ -311,3 +314,23 @@ def test_a_bundle_of_schema_1_runs(bundle_copy: Path) -> None:
     (bundle_copy / "manifest.json").write_text(json.dumps(table))
     with load(bundle_copy) as session:
         session.verify_golden()
+
+
+def test_every_zero_of_a_kernel_is_the_same_zero() -> None:
+    """-0.0 has a bit that is not zero; biases, and other values than zero, are not touched."""
+    kernel = np.array([[[[0.0]], [[-0.0]], [[-1e-45]], [[1.5]]]], np.float32)
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+    net (float[n, 4, h, w] x) => (float[n, 1, h, w] y) { y = Conv (x, k, b) }"""
+    graph = ir.from_onnx_text(text)
+    for name, array in (("k", kernel), ("b", np.array([-0.0], np.float32))):
+        graph.graph.register_initializer(ir.val(name, const_value=ir.tensor(array, name=name)))
+    node = graph.graph.node(0)
+    for index, name in ((1, "k"), (2, "b")):
+        node.replace_input_with(index, graph.graph.initializers[name])
+    plain = plain_zeros(graph)
+    seen = {name: value.const_value.numpy() for name, value in plain.graph.initializers.items() if value.const_value}
+    assert seen["k"].view(np.uint32).ravel().tolist() == [0, 0, 0x80000001, 0x3FC00000]
+    assert np.signbit(seen["b"]).all()
+    held = graph.graph.initializers["k"].const_value
+    assert held is not None and held.numpy().tobytes() == kernel.tobytes()
+    assert count_weights(graph) == count_weights(plain) == (4, 2)

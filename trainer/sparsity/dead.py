@@ -60,7 +60,8 @@ def cut_dead(net: PrunedModel, images: Images, limits: WidthLimits | None = None
 
     images: (N, C, H, W) float32, normalised, of the size the net was traced with.  limits: widths worth having; any
     where None. Cutting can kill more, so it goes on until nothing leaves.
-    Raises UnsupportedGraphError if the net is no longer float32, ExportError if ONNX Runtime refuses its graph.
+    Raises UnsupportedGraphError if the net is no longer float32, ExportError if ONNX Runtime refuses its graph,
+    CertificateError if its answers are not finite.
     """
     cut: frozenset[int] = frozenset()
     staying: list[str] = []
