@@ -35,7 +35,7 @@ def measure_memory(bundle: Bundle, frame_size: tuple[int, int], *, threads: int,
     """Run frames of (height, width) pixels in a fresh process. What cannot be measured is None, with the reason."""
     probe = _probe(bundle.path, frame_size, threads=threads, spin=spin)
     return MemoryUse(
-        file_bytes=len(bundle.model),
+        file_bytes=bundle.manifest.files[bundle.manifest.stored_model].bytes,
         weight_bytes=bundle.manifest.sizes.weight_bytes,
         arena=probe.arena,
         peak_rss_bytes=probe.peak_rss_bytes,

@@ -24,8 +24,11 @@ from edgeslim.atomic import replaced_directory, write_bytes
 from edgeslim.errors import CertificateError, ExportError
 from edgeslim.runtime.bundle import read_archive, read_bundle
 from edgeslim.runtime.golden import GoldenCase, entry_name
-from edgeslim.runtime.manifest import MANIFEST_NAME, SCHEMA, FileEntry, Manifest, is_file_name
+from edgeslim.runtime.manifest import MANIFEST_NAME, SCHEMA, FileEntry, Manifest, SparseSpec, is_file_name
 
+from .sparse import sparse_form
+
+SPARSE = "model.sparse"
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -36,11 +39,13 @@ def write_bundle(
     manifest: Manifest,
     files: Mapping[str, bytes] | None = None,
     archive: bool = False,
+    sparse: bool = True,
 ) -> Path:
     """Write the bundle `path`, a directory or, with `archive`, a single file, and return that path.
 
-    model: ONNX bytes with all weights inside.  manifest: its `schema`, `written_by` and `files` are filled
-    in here.  files: the further files (golden vectors, report) by their path in the bundle.
+    model: ONNX bytes with all weights inside.  manifest: its `schema`, `written_by`, `sparse` and `files` are
+    filled in here.  files: the further files (golden vectors, report) by their path in the bundle.  sparse: leave
+    the zeros of the weights out where that is smaller; the model comes back bit for bit.
     Raises CertificateError without a certificate that passed, ExportError where the parts do not fit
     together, something that is no bundle stands at `path`, or the disk is full; `path` is then untouched.
     """
@@ -50,7 +55,7 @@ def write_bundle(
             f"bundle {manifest.name!r}: " + (f"the stages {failed} failed" if failed else "the certificate is empty"),
             "nothing is shipped without a proof of equality: see the certificate's errors",
         )
-    content = _content(model, manifest, files or {})
+    content = _content(model, manifest, files or {}, sparse)
     try:
         target = Path(path).resolve()
     except (OSError, RuntimeError, ValueError, TypeError) as error:  # a loop of links, a NUL, no path at all
@@ -97,6 +102,7 @@ def amend_bundle(
         manifest=manifest if metrics is None else dataclasses.replace(manifest, metrics=dict(metrics)),
         files={**kept, **(files or {})},
         archive=Path(path).is_file(),
+        sparse=manifest.sparse is not None,
     )
 
 
@@ -130,9 +136,9 @@ def zip_bytes(members: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _content(model: bytes, manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
+def _content(model: bytes, manifest: Manifest, files: Mapping[str, bytes], sparse: bool) -> dict[str, bytes]:
     """All files of the bundle, sorted, and its manifest. Raises ExportError for parts that do not fit."""
-    for name in (MANIFEST_NAME, manifest.model):
+    for name in (MANIFEST_NAME, manifest.model, SPARSE):
         if name in files:
             raise ExportError(f"bundle {manifest.name!r}: {name} is written here, not given in files", "rename yours")
     for name, data in files.items():
@@ -150,14 +156,21 @@ def _content(model: bytes, manifest: Manifest, files: Mapping[str, bytes]) -> di
             f"bundle {manifest.name!r}: the manifest names {manifest.golden.file}, which is not in files",
             "give it, made by golden_bytes()",
         )
-    content = {name: data for name, data in sorted({**files, manifest.model: model}.items())}
+    form = sparse_form(model) if sparse else None
+    stored = {manifest.model: model} if form is None else {SPARSE: form}
+    content = {name: data for name, data in sorted({**files, **stored}.items())}
     filled = dataclasses.replace(
         manifest,
         schema=SCHEMA,
         written_by=version("edgeslim"),
-        files={n: FileEntry(sha256=hashlib.sha256(d).hexdigest(), bytes=len(d)) for n, d in content.items()},
+        sparse=None if form is None else SparseSpec(file=SPARSE, model=_entry(model)),
+        files={name: _entry(data) for name, data in content.items()},
     )
     return {**content, MANIFEST_NAME: schema.dumps(filled).encode()}
+
+
+def _entry(data: bytes) -> FileEntry:
+    return FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 def _check_target(target: Path, archive: bool) -> None:

@@ -47,6 +47,13 @@ def count_weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
+def count_weights(model: ir.Model) -> tuple[int, int]:
+    """(all, not zero) elements of the kernels of the weighted layers; one that two layers share counts once."""
+    found = {w.name: w for n in model.graph if n.op_type in _LAYERS and (w := _initializer(n.inputs[1])) is not None}
+    arrays = [w.const_value.numpy() for w in found.values() if w.const_value is not None]
+    return sum(a.size for a in arrays), sum(int(np.count_nonzero(a)) for a in arrays)
+
+
 def layer_costs(model: ir.Model, shape: tuple[int, ...]) -> tuple[LayerCost, ...]:
     """Positions of every weighted layer when the graph's image input has this shape, (N, C, H, W) or (N, H, W, C).
 

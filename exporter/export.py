@@ -1,6 +1,6 @@
 """The public verb: from a pruned net to a bundle that carries its own proof.
 
-    masked graph -> remove_channels -> simplify -> embed_preprocess -> model.onnx
+    masked graph -> remove_channels -> simplify -> plain_zeros -> embed_preprocess -> model.onnx
     masked torch == compact torch == compact ONNX == simplified ONNX == shipped ONNX      (the certificate)
 
 Every form is compared with the masked net, on random and on real input, at two image sizes and two batch sizes where
@@ -29,10 +29,11 @@ from .bundle import golden_bytes, write_bundle
 from .certificate import Probe, References, Tolerance, certify, random_probe, require
 from .channels import ChannelMap
 from .channels.coverage import coverage
-from .cost import count_macs, count_parameters, count_weight_bytes
+from .cost import count_macs, count_parameters, count_weight_bytes, count_weights
 from .export_arguments import check_frames, check_net, check_words, colours, numbers
 from .graph_runner import runner_from_graph
 from .passes.embed_preprocess import embed_preprocess
+from .passes.plain_zeros import plain_zeros
 from .passes.remove_channels import remove_channels
 from .passes.simplify import simplify
 from .plan import PruningPlan, cut_of_plan
@@ -90,6 +91,7 @@ def export(
     files: Mapping[str, bytes] | None = None,
     simplify_graph: bool = True,
     archive: bool = False,
+    sparse: bool = True,
     tolerance: Tolerance | None = None,
 ) -> Path:
     """Write the bundle `path` of a pruned (or unpruned) net and return its path.
@@ -98,7 +100,8 @@ def export(
     height and width must be divisible by.  size: (height, width) of a benchmark frame; the example's where absent.
     frames: real frames for the certificate and the golden vectors; random ones where there are none.  classes: their
     names in the order of the logits.  metrics, provenance: for the manifest.  files: further files by their path in
-    the bundle.  archive: a single file instead of a directory.  tolerance: of the certificate, float32's where absent.
+    the bundle.  archive: a single file instead of a directory.  sparse: store weights without their zeros where that
+    is smaller.  tolerance: of the certificate, float32's where absent.
     Raises CertificateError if any form of the net differs, ExportError or UnsupportedGraphError if there is none.
     """
     if not hasattr(pruned, "references"):
@@ -118,6 +121,7 @@ def export(
     model = ir.to_proto(compiled.shipped).SerializeToString()
     golden, spec = _golden(model, cases)
     batch = (compiled.shipped.graph.inputs[0].shape or (1,))[0]
+    weights, nonzero = count_weights(compiled.compact)
     macs_shape = (batch if isinstance(batch, int) else 1, *bench_size, pruned.input_shape[1])
     manifest = Manifest(
         name=name or Path(path).stem,
@@ -131,6 +135,9 @@ def export(
         metrics=metrics,
         sizes=Sizes(
             parameters=count_parameters(compiled.compact, pruned.channels.parameters),
+            dense_weights=count_weights(pruned.channels.model)[0],
+            weights=weights,
+            nonzero_weights=nonzero,
             weight_bytes=count_weight_bytes(compiled.shipped),
             macs=count_macs(compiled.shipped, macs_shape),
             macs_shape=macs_shape,
@@ -144,7 +151,7 @@ def export(
         coverage=tuple(coverage(pruned.channels, cut_of_plan(pruned.channels, pruned.plan))),
     )
     content = {**(files or {}), PLAN: pruned.plan.to_json().encode(), spec.file: golden}
-    return write_bundle(path, model=model, manifest=manifest, files=content, archive=archive)
+    return write_bundle(path, model=model, manifest=manifest, files=content, archive=archive, sparse=sparse)
 
 
 def compile_graph(
@@ -156,7 +163,7 @@ def compile_graph(
     if simplify_graph:
         result = simplify(compact)
         simplified, tool = result.model, "; ".join((result.tool, *result.problems))
-    shipped = embed_preprocess(simplified, mean, std)
+    shipped = embed_preprocess(plain_zeros(simplified), mean, std)
     return Compiled(compact=compact, simplified=simplified, shipped=shipped, simplifier=tool)
 
 

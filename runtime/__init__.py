@@ -13,6 +13,7 @@ from .manifest import (
     LayerCoverage,
     Manifest,
     Sizes,
+    SparseSpec,
     TensorSpec,
     parse_manifest,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Manifest",
     "Session",
     "Sizes",
+    "SparseSpec",
     "Stage",
     "TensorSpec",
     "load",

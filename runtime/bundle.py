@@ -16,15 +16,19 @@ from pathlib import Path
 from edgeslim.errors import BundleError
 
 from .golden import GoldenCase, parse_golden
-from .manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest
+from .manifest import MANIFEST_NAME, FileEntry, Manifest, SparseSpec, parse_manifest
 from .sources import ArchiveSource, Source, open_source
+from .sparse import restore
 
 _MANIFEST_LIMIT = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A manifest and the bytes of every file it lists. Made by `read_bundle`, which verifies them."""
+    """A manifest and the bytes of every file it lists. Made by `read_bundle`, which verifies them.
+
+    A model that is stored without its zeros is here as it was before, in the place of its sparse form.
+    """
 
     path: Path
     manifest: Manifest
@@ -73,7 +77,7 @@ def _verified(path: Path, source: Source) -> Bundle:
             "this is no manifest: export again",
         )
     manifest = parse_manifest(text, str(path))
-    needed = {manifest.model} | ({manifest.golden.file} if manifest.golden else set())
+    needed = {manifest.stored_model} | ({manifest.golden.file} if manifest.golden else set())
     for name in sorted(needed - manifest.files.keys()):
         raise BundleError(
             f"{path}: the manifest names {name} but lists no hash for it",
@@ -84,6 +88,8 @@ def _verified(path: Path, source: Source) -> Bundle:
             f"{path}: the archive holds {name}, which its manifest does not list", "write the archive again"
         )
     files = {name: _checked(path, source, name, entry) for name, entry in manifest.files.items()}
+    if manifest.sparse is not None:
+        files[manifest.model] = _restored(path, manifest.sparse, files.pop(manifest.sparse.file))
     return Bundle(path=path, manifest=manifest, manifest_sha256=hashlib.sha256(text).hexdigest(), files=files)
 
 
@@ -102,3 +108,14 @@ def _checked(path: Path, source: Source, name: str, entry: FileEntry) -> bytes:
             "the file was changed or damaged: copy the bundle again, or export it again",
         )
     return data
+
+
+def _restored(path: Path, spec: SparseSpec, data: bytes) -> bytes:
+    model = restore(data, spec.model.bytes, f"{path}: {spec.file}")
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != spec.model.sha256:
+        raise BundleError(
+            f"{path}: {spec.file} restores a model with SHA-256 {digest}, the manifest says {spec.model.sha256}",
+            "the file was changed or damaged: copy the bundle again, or export it again",
+        )
+    return model

@@ -19,8 +19,8 @@ from edgeslim.schema import SchemaError, from_json
 
 from .certificate import Certificate
 
-SCHEMA = 1
-"""The newest manifest this edgeslim reads, and the one it writes."""
+SCHEMA = 2
+"""The newest manifest this edgeslim reads, and the one it writes. 2: a model may be stored without its zeros."""
 MANIFEST_NAME = "manifest.json"
 DTYPES = frozenset(
     {
@@ -84,9 +84,18 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How big the net is. `macs` counts multiply-accumulates of one run at `macs_shape`."""
+    """How big the net is. `macs` counts multiply-accumulates of one run at `macs_shape`.
+
+    Weights are the elements of the kernels of convolutions and linear layers; biases and batch norms are none.
+    """
 
     parameters: int
+    dense_weights: int | None = None
+    """Weights of the net before any channel was cut."""
+    weights: int | None = None
+    """Weights of the net in the bundle."""
+    nonzero_weights: int | None = None
+    """Those of them that are not zero."""
     weight_bytes: int | None = None
     """Bytes of all initializers of the graph."""
     macs: int | None = None
@@ -95,10 +104,17 @@ class Sizes:
     def __post_init__(self) -> None:
         if (self.macs is None) != (self.macs_shape is None):
             raise ValueError("sizes: macs and macs_shape belong together, give both or neither")
-        for name in ("parameters", "weight_bytes", "macs"):
+        for name in ("parameters", "dense_weights", "weights", "nonzero_weights", "weight_bytes", "macs"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"sizes: {name} is {value}; it must be at least 0")
+        if self.nonzero_weights is not None and (self.weights is None or self.nonzero_weights > self.weights):
+            raise ValueError(f"sizes: {self.nonzero_weights} of {self.weights} weights are said to be not zero")
+
+    @property
+    def compression(self) -> float | None:
+        """Weights of the dense net / weights that are not zero; None where that was not counted or none are left."""
+        return self.dense_weights / self.nonzero_weights if self.dense_weights and self.nonzero_weights else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +162,14 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SparseSpec:
+    """The model is stored without its zeros: `file` is in the bundle, and what it restores must be `model`."""
+
+    file: str = "model.sparse"
+    model: FileEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything a program must know about a bundle without opening the graph."""
 
@@ -154,6 +178,8 @@ class Manifest:
     """The edgeslim version that wrote the bundle; the writer fills it in."""
     name: str
     model: str = "model.onnx"
+    sparse: SparseSpec | None = None
+    """How the model is stored, where it is not a file of its own; the writer fills it in."""
     golden: GoldenSpec | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -171,10 +197,12 @@ class Manifest:
     """Every file but the manifest itself, by its path in the bundle; the writer fills it in."""
 
     def __post_init__(self) -> None:
-        names = [self.model, *self.files] + ([self.golden.file] if self.golden else [])
+        names = [self.model, *self.files] + [spec.file for spec in (self.golden, self.sparse) if spec is not None]
         for name in names:
             if not is_file_name(name) or name == MANIFEST_NAME:
                 raise ValueError(f"file name {name!r} is not a plain relative path inside the bundle")
+        if self.sparse is not None and self.model in self.files:
+            raise ValueError(f"{self.model} is listed as a file, and {self.sparse.file} as what it is restored from")
         if not self.inputs or not self.outputs:
             raise ValueError("a bundle has at least one input and one output")
         for kind, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
@@ -186,6 +214,16 @@ class Manifest:
         for name, value in self.metrics.items():
             if not math.isfinite(value):
                 raise ValueError(f"metrics: {name} is {value}; leave out what could not be computed")
+
+    @property
+    def stored_model(self) -> str:
+        """The file that holds the model: as it is, or without its zeros."""
+        return self.model if self.sparse is None else self.sparse.file
+
+    @property
+    def model_entry(self) -> FileEntry | None:
+        """Size and hash of the model itself, however it is stored; None before the writer has filled them in."""
+        return self.files.get(self.model) if self.sparse is None else self.sparse.model
 
 
 def is_file_name(name: str) -> bool:

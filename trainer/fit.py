@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from edgeslim.errors import TrainingError
 from edgeslim.exporter.plan import PruningPlan
 
-from .checkpoint import INDEX, load_state
+from .checkpoint import INDEX, State, load_state
 from .fit_state import FitState, find_fit, restore_optimizer, restore_state, save_fit
 from .optimizer import build_optimizer, learning_rate, set_rate
 from .progress import Progress, Silent
@@ -57,6 +57,7 @@ def fit(
     terms: Mapping[str, Term] = NO_TERMS,
     after_step: Sequence[AfterStep] = (),
     plan: PruningPlan | None = None,
+    pattern: State | None = None,
     directory: Path | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
@@ -64,8 +65,8 @@ def fit(
 
     name: the stage, part of every seed.  key: identifies recipe and stage in checkpoints.  terms: by name, added to
     the task's loss.  after_step: called in this order after every step.  plan: what the module was cut by, stored
-    beside its weights.  directory: where the checkpoint lives; an unfinished one of the same key is continued, a
-    finished one reused.
+    beside its weights.  pattern: which single weights stay, stored beside them too; holding it is the caller's.
+    directory: where the checkpoint lives; an unfinished one of the same key is continued, a finished one reused.
     Raises TrainingError on a loss or weight that is not finite, CheckpointError for a checkpoint of another run.
     """
     progress = progress or Silent()
@@ -75,7 +76,7 @@ def fit(
     if not training:  # as a pruned net comes, whose batch norms must follow its narrower layers
         module.train()
     optimizer = build_optimizer(module, section)
-    saved = find_fit(directory, key, module)
+    saved = find_fit(directory, key, module, pattern)
     state = FitState() if saved is None else restore_state(saved, directory, module)
     progress.stage(name, section.steps)
     if state.finished:
@@ -124,7 +125,7 @@ def fit(
             state.judge(module, task.evaluate(module), task.score, section)
             progress.step(state.step, {"loss": loss, **state.terms, **state.scores})
             if directory is not None:
-                save_fit(directory, state, module, optimizer, key=key, plan=plan)
+                save_fit(directory, state, module, optimizer, key=key, plan=plan, pattern=pattern)
             if state.finished:
                 break
     _hand_back(module, state, training)

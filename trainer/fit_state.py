@@ -3,6 +3,7 @@
     model        the best weights so far; all there is once the run has finished
     current      the weights of the last evaluated step
     optimizer    its tensors as <parameter's index>.<entry>
+    pattern      which single weights stay, where some were pruned
 
 The numbers say how far the run is, what the best and the present weights scored, and what each term of the loss was.
 """
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from edgeslim.errors import CheckpointError, first_line
 from edgeslim.exporter.plan import PruningPlan
 
-from .checkpoint import INDEX, Checkpoint, check_fit, copy_state, load_checkpoint, load_state, save_checkpoint
+from .checkpoint import INDEX, Checkpoint, State, check_fit, copy_state, load_checkpoint, load_state, save_checkpoint
 from .recipe import FitSection
 from .task import Numbers
 
@@ -69,9 +70,12 @@ def save_fit(
     *,
     key: str,
     plan: PruningPlan | None,
+    pattern: State | None = None,
 ) -> None:
     """Write a run's checkpoint. Raises TrainingError if the disk does not take it."""
     parts: dict[str, Mapping[str, Tensor]] = {"model": state.best}
+    if pattern is not None:
+        parts["pattern"] = pattern
     if not state.finished:
         parts["current"] = module.state_dict()
         parts["optimizer"] = {
@@ -89,12 +93,18 @@ def save_fit(
     )
 
 
-def find_fit(path: Path | None, key: str, module: nn.Module) -> Checkpoint | None:
-    """The checkpoint of this run, or None where there is none. Raises CheckpointError for that of another."""
+def find_fit(path: Path | None, key: str, module: nn.Module, pattern: State | None = None) -> Checkpoint | None:
+    """The checkpoint of this run, or None where there is none. Raises CheckpointError for that of another.
+
+    pattern: which single weights stay; a run that prunes others is another.
+    """
     if path is None or not (path.is_file() or (path / INDEX).exists()):  # a file is none of ours: loading refuses it
         return None
     saved = load_checkpoint(path)
     check_fit(saved, path, key, module)
+    kept, wanted = saved.parts.get("pattern", {}), pattern or {}
+    if kept.keys() != wanted.keys() or not all(torch.equal(kept[n], wanted[n].cpu()) for n in kept):
+        raise CheckpointError(f"{path} prunes other weights than this run", "give another --out, or --fresh")
     return saved
 
 

@@ -210,7 +210,8 @@ class PruneSection(Section):
     criterion: CriterionSpec = LnNormCriterion(name="ln_norm")
     budget: BudgetSpec
     schedule: ScheduleSpec = IterativeSchedule()
-    recovery: RecoverySection | None = None
+    recovery: RecoverySection | None = RecoverySection()
+    """Left out where single weights are held at zero, which it would fill."""
     width_multiple: PositiveInt = 8
     """Kept widths are rounded to a multiple of this, the step in which the device gets faster."""
     min_width: PositiveInt = 8
@@ -237,6 +238,30 @@ class SparsifySection(Section):
     regularizers: tuple[RegularizerSpec, ...] = (L0Regularizer(name="l0"),)
 
 
+class WeightsSection(Section):
+    """Pruning single weights, after the regularizers and before any channel goes."""
+
+    method: Literal["magnitude", "threshold", "2:4"] = "magnitude"
+    fraction: Fraction | None = None
+    """magnitude: the share of all weights that goes."""
+    per_layer: bool = False
+    """magnitude: the same share of every kernel instead of one order over all."""
+    delta: NonNegativeFloat | None = None
+    """threshold: the share by which the loss on the validation images may grow."""
+    finetune: FitSection
+    """Training with the pruned weights held at zero."""
+
+    @model_validator(mode="after")
+    def _options_of_the_method(self) -> WeightsSection:
+        for name, method in (("fraction", "magnitude"), ("delta", "threshold")):
+            if (getattr(self, name) is not None) != (self.method == method):
+                verb = "needs" if self.method == method else "has no"
+                raise ValueError(f"method {self.method} {verb} {name}")
+        if self.per_layer and self.method != "magnitude":
+            raise ValueError(f"method {self.method} has no per_layer")
+        return self
+
+
 class ExportSection(Section):
     """What is shipped."""
 
@@ -255,7 +280,7 @@ class BenchSection(Section):
 
 
 class Recipe(Section):
-    """A whole run: data -> dense net -> sparse net -> pruned net -> bundle -> benchmark."""
+    """A whole run: data -> dense net -> sparse net -> single weights -> channels -> bundle -> benchmark."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -265,6 +290,7 @@ class Recipe(Section):
     loss: LossSection = LossSection()
     train: FitSection
     sparsify: SparsifySection | None = None
+    weights: WeightsSection | None = None
     prune: PruneSection
     finetune: FinetuneSection
     export: ExportSection = ExportSection()

@@ -16,6 +16,7 @@ from .compress import REPORT, export_net, score_bundle
 from .progress import Progress
 from .pruned import PrunedModel
 from .recipe_file import parse_recipe
+from .sparsity.held import STAGE
 from .workspace import Workspace, open_workspace
 
 
@@ -55,6 +56,10 @@ def export_run(
         except UnsupportedGraphError:  # the class hard-codes its widths, so it was trained masked
             check_fit(final, workspace.stage("final"), key, net.module)
             net.load_dense_state(final.model)
+    elif not dense and workspace.recipe.weights is not None:  # single weights were all there was to prune
+        last = _finished(workspace, STAGE)
+        check_fit(last, workspace.stage(STAGE), workspace.key(STAGE), module)
+        net.load_dense_state(last.model)
     path = export_net(workspace, net, kind, progress, bundle, archive)
     manifest = score_bundle(workspace, path, progress)
     report = _report(run / f"{kind}.bundle", manifest)
@@ -85,5 +90,5 @@ def _report(measured: Path, manifest: Manifest) -> bytes | None:
         bundle = read_bundle(measured)
     except BundleError:
         return None
-    same = bundle.manifest.files[bundle.manifest.model] == manifest.files[manifest.model]
+    same = bundle.manifest.model_entry == manifest.model_entry
     return bundle.files.get(REPORT) if same else None

@@ -2,11 +2,12 @@
 
     dense     train from scratch                                                           stages/dense
     sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
+    weights   prune single weights, fine-tune the others, cut the filters that have none   stages/weights
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
 
-From the first cut on it is the compact module that trains, which is exact and takes a fraction of the time. A net
-that hard-codes its widths trains masked instead, and that is said.
+From then on pruned weights stay zero to the end. From the first cut on it is the compact module that trains, which is
+exact and takes a fraction of the time. A net that hard-codes its widths trains masked instead, and that is said.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from .recipe_criteria import Calibrated
 from .recovery import image_batches
 from .regularizers import check_penalties, penalties, schedule
 from .schedules import build_schedule
+from .sparsity import Pattern, apply_pattern, holding
+from .sparsity.dead import cut_dead
+from .sparsity.held import STAGE, HeldPattern, choose_pattern
 from .task import NO_TERMS, AfterStep, Term
 from .workspace import Workspace
 
@@ -63,24 +67,45 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     dense, result = train_dense(workspace, progress)
     scores = {"dense": result.scores}
     pruned.load_dense_state(dense.state_dict())
-    if not pruned.channels.families:
+    if not pruned.channels.families and recipe.weights is None:
         progress.note(f"nothing to prune: {pruned.coverage.summary}; the dense net is exported")
         return Trained(dense=dense, pruned=pruned, scores=scores)
+    module = copy.deepcopy(dense)
     if recipe.sparsify is not None:
-        sparse = copy.deepcopy(dense)
         section = recipe.sparsify.fit
-        with penalties(sparse, scheduled, section.steps) as ours:
+        with penalties(module, scheduled, section.steps) as ours:
             result = _train(
-                workspace, sparse, section, "sparse", progress, terms=ours.terms, after_step=ours.after_step
+                workspace, module, section, "sparse", progress, terms=ours.terms, after_step=ours.after_step
             )
         scores["sparse"] = result.scores
-        pruned.load_dense_state(sparse.state_dict())
-    scores |= _prune(workspace, pruned, dense, progress)
+        pruned.load_dense_state(module.state_dict())
+    held = None
+    if recipe.weights is not None:
+        held = choose_pattern(workspace, module, recipe.weights, progress)
+        apply_pattern(module, held.pattern)
+        scores["weights, just pruned"] = workspace.task.evaluate(module)
+        result = _train(workspace, module, recipe.weights.finetune, STAGE, progress, pattern=held.pattern)
+        scores["weights"] = result.scores
+        pruned.load_dense_state(module.state_dict())
+        if not pruned.channels.families:
+            progress.note(f"no channel can be pruned: {pruned.coverage.summary}")
+            return Trained(dense=dense, pruned=pruned, scores=scores)
+        held = _cut_dead(workspace, pruned, held, progress)
+    scores |= _prune(workspace, pruned, dense, held, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)
 
 
+def _cut_dead(workspace: Workspace, pruned: PrunedModel, held: HeldPattern, progress: Progress) -> HeldPattern:
+    """Cut the filters without a weight, and let the pattern follow where their constants went."""
+    section = workspace.recipe.prune
+    limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
+    for note in cut_dead(pruned, workspace.calibration(2), limits).notes:
+        progress.note(note)
+    return held.admitting(pruned.module)
+
+
 def _prune(
-    workspace: Workspace, pruned: PrunedModel, dense: nn.Module, progress: Progress
+    workspace: Workspace, pruned: PrunedModel, dense: nn.Module, held: HeldPattern | None, progress: Progress
 ) -> dict[str, Mapping[str, float]]:
     recipe = workspace.recipe
     section, scores = recipe.prune, dict[str, Mapping[str, float]]()
@@ -93,7 +118,7 @@ def _prune(
     def mend(net: PrunedModel, name: str) -> None:
         """Make up for the last cut, and write down what it did to the scores."""
         scores[f"{name}, just cut"] = workspace.task.evaluate(net.module)
-        if section.recovery is not None:
+        if section.recovery is not None and held is None:  # it would fill the places of pruned weights
             frames = workspace.calibration(section.recovery.images)
             net.recover(former, image_batches(former, frames), section.recovery.methods)
             scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
@@ -104,7 +129,7 @@ def _prune(
         between = None if isinstance(section.schedule, OneShotSchedule) else section.schedule.between
         if between is not None:
             name = f"round-{number}"
-            scores[name] = _recover(workspace, net, between, name, terms, progress)
+            scores[name] = _recover(workspace, net, between, name, terms, held, progress)
         former = net.graph
 
     progress.stage("pruning")
@@ -120,7 +145,9 @@ def _prune(
         lesson=Lesson(loss=workspace.task.loss, targets=targets),
     )
     mend(pruned, "pruned")
-    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, progress)
+    if held is not None:
+        held = _cut_dead(workspace, pruned, held, progress)
+    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, held, progress)
     return scores
 
 
@@ -130,16 +157,31 @@ def _recover(
     section: FitSection,
     name: str,
     terms: Mapping[str, Term],
+    held: HeldPattern | None,
     progress: Progress,
 ) -> Mapping[str, float]:
     """Train the compact net, or the masked one where the class cannot be shrunk."""
     after_step: list[AfterStep] = []
+    pattern = None
     try:
         module = net.compact()
+        pattern = None if held is None else held.on_compact(net)
     except UnsupportedGraphError as error:
         progress.note(f"{name} trains masked: {error.message}")
         module, after_step = net.module, [lambda _: net.hold_masks()]
-    return _train(workspace, module, section, name, progress, terms=terms, after_step=after_step, plan=net.plan).scores
+        pattern = None if held is None else held.on_masked(net)
+    result = _train(
+        workspace,
+        module,
+        section,
+        name,
+        progress,
+        terms=terms,
+        after_step=after_step,
+        plan=net.plan,
+        pattern=pattern,
+    )
+    return result.scores
 
 
 def _train(
@@ -152,18 +194,28 @@ def _train(
     terms: Mapping[str, Term] = NO_TERMS,
     after_step: Sequence[AfterStep] = (),
     plan: PruningPlan | None = None,
+    pattern: Pattern | None = None,
 ) -> FitResult:
-    """One training stage of the run: its name gives its seed, its key and the place of its checkpoint."""
-    return fit(
-        module,
-        workspace.task,
-        section,
-        name=stage,
-        seed=workspace.recipe.seed,
-        key=workspace.key(stage),
-        terms=terms,
-        after_step=after_step,
-        plan=plan,
-        directory=workspace.stage(stage),
-        progress=progress,
-    )
+    """One training stage of the run: its name gives its seed, its key and the place of its checkpoint.
+
+    pattern: which single weights stay, held through every step.
+    """
+    own = Pattern(keep={}) if pattern is None else pattern
+    for note in own.notes:
+        progress.note(f"{stage}: {note}")
+    apply_pattern(module, own)
+    with holding(module, own) as hold:
+        return fit(
+            module,
+            workspace.task,
+            section,
+            name=stage,
+            seed=workspace.recipe.seed,
+            key=workspace.key(stage),
+            terms=terms,
+            after_step=[*after_step, lambda _: hold()],
+            plan=plan,
+            pattern=None if pattern is None else pattern.keep,
+            directory=workspace.stage(stage),
+            progress=progress,
+        )

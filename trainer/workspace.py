@@ -77,8 +77,14 @@ class Workspace:
     def key(self, stage: str) -> str:
         """Identifies a stage by all it depends on: net, data, seed, and its sections. SHA-256, hexadecimal."""
         recipe = self.recipe
-        pruned = (recipe.sparsify, recipe.prune, recipe.finetune)
-        later: Mapping[str, tuple[BaseModel | None, ...]] = {"dense": (), "sparse": (recipe.sparsify,)}
+        # A recipe without weight pruning has the keys that it had before there was any.
+        weights = () if recipe.weights is None else (recipe.weights,)
+        pruned = (recipe.sparsify, *weights, recipe.prune, recipe.finetune)
+        later: Mapping[str, tuple[BaseModel | None, ...]] = {
+            "dense": (),
+            "sparse": (recipe.sparsify,),
+            "weights": (recipe.sparsify, *weights),
+        }
         parts = (recipe.model, recipe.data, recipe.augment, recipe.loss, recipe.train, *later.get(stage, pruned))
         text = "\n".join(
             [str(recipe.seed), self.data_digest, *("null" if p is None else p.model_dump_json() for p in parts)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeslim.runtime.certificate import Certificate
-from edgeslim.runtime.manifest import Manifest
+from edgeslim.runtime.manifest import Manifest, Sizes
 
 from ..result import BenchResult, Side
 from . import numbers
@@ -205,10 +205,20 @@ def _size_rows(dense: Manifest, compact: Manifest, bench: BenchResult) -> tuple[
             compact=count(b.parameters),
             change=numbers.times(a.parameters, b.parameters, "fewer", "more"),
         ),
+        *_living_rows(a, b),
         Row(label=label, dense=macs[0], compact=macs[1], change=fewer),
         _bytes_row("Weights", a.weight_bytes, b.weight_bytes),
         _bytes_row("Model file", _file_bytes(dense, bench.against), _file_bytes(compact, bench.subject)),
     )
+
+
+def _living_rows(dense: Sizes, compact: Sizes) -> tuple[Row, ...]:
+    """The weights that are not zero, of a net some of whose weights are."""
+    before, after = dense.nonzero_weights, compact.nonzero_weights
+    if after is None or after == compact.weights:
+        return ()
+    change = numbers.times(before, after, "fewer", "more")
+    return (Row(label="Weights that are not zero", dense=count(before), compact=count(after), change=change),)
 
 
 def _latency_rows(dense: Side | None, compact: Side) -> tuple[Row, ...]:
@@ -255,7 +265,7 @@ def _file_bytes(manifest: Manifest, side: Side | None) -> int | None:
     """The model file's size: as measured, else as the manifest lists it."""
     if side is not None:
         return side.memory.file_bytes
-    entry = manifest.files.get(manifest.model)
+    entry = manifest.files.get(manifest.stored_model)
     return entry.bytes if entry else None
 
 

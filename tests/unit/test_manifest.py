@@ -177,7 +177,7 @@ def test_names_must_be_unique(tiny_manifest: Callable[..., Manifest]) -> None:
 def test_a_newer_schema_names_the_version_that_reads_it() -> None:
     future = {"schema": SCHEMA + 1, "written_by": "9.8.7", "unknown": {"entirely": "new"}}
     with pytest.raises(
-        BundleError, match=r"schema 2, written by edgeslim 9\.8\.7; this edgeslim reads up to"
+        BundleError, match=r"schema 3, written by edgeslim 9\.8\.7; this edgeslim reads up to"
     ) as caught:
         parse_manifest(json.dumps(future).encode(), "here")
     assert "pip install 'edgeslim>=9.8.7'" in caught.value.hint

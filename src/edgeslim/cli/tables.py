@@ -51,6 +51,7 @@ def manifest_table(manifest: Manifest) -> Table:
                   f"std {_triple(image.std)}{', normalised in the graph' if image.embedded else ''}"),
         ("classes", ", ".join(manifest.classes) or "-"),
         ("parameters", f"{sizes.parameters:,}"),
+        *_weight_rows(manifest),
         ("MACs", f"{sizes.macs:,} at {'x'.join(map(str, sizes.macs_shape or ()))}" if sizes.macs else "-"),
         *((name, f"{value:.4f}") for name, value in manifest.metrics.items()),
         *((f"from {name}", value) for name, value in manifest.provenance.items()),
@@ -59,6 +60,28 @@ def manifest_table(manifest: Manifest) -> Table:
     for label, value in rows:
         table.add_row(label, Text(value))
     return table
+
+
+def _weight_rows(manifest: Manifest) -> Iterable[tuple[str, str]]:
+    """How many weights are left and what the model takes on disk; nothing of a bundle that does not say."""
+    sizes, model = manifest.sizes, manifest.model_entry
+    if sizes.weights is not None and sizes.nonzero_weights is not None:
+        yield "weights", f"{sizes.nonzero_weights:,} of {sizes.weights:,} are not zero (kernels, without biases)"
+    if sizes.compression is not None:
+        yield (
+            "compression",
+            (
+                f"{sizes.compression:.2f}x = {sizes.dense_weights:,} weights of the dense net / "
+                f"{sizes.nonzero_weights:,} that are not zero"
+            ),
+        )
+    stored = manifest.files.get(manifest.stored_model)
+    if model is not None and stored is not None:
+        words = f"{stored.bytes:,} B in {manifest.stored_model}"
+        if manifest.sparse is not None:
+            ratio = model.bytes / stored.bytes
+            words += f", {ratio:.2f}x less than {manifest.model} with {model.bytes:,} B, indices counted"
+        yield "stored model", words
 
 
 def certificate_table(certificate: Certificate) -> Table:

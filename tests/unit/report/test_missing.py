@@ -62,3 +62,17 @@ def test_a_stage_without_a_finite_score_is_left_out_of_the_plot(data: ReportData
 def test_at_most_four_examples_are_shown(data: ReportData) -> None:
     page = Page(render(dataclasses.replace(data, examples=[example(f"e{i}") for i in range(6)])))
     assert page.count("img") == 4 * 5
+
+
+def test_weights_that_are_not_zero_are_counted_where_some_are(data: ReportData) -> None:
+    def text(nonzero: int | None) -> str:
+        sizes = [
+            dataclasses.replace(manifest.sizes, weights=weights, nonzero_weights=living)
+            for manifest, weights, living in ((data.dense, 300_000, 300_000), (data.compact, 40_000, nonzero))
+        ]
+        dense, compact = (dataclasses.replace(m, sizes=s) for m, s in zip((data.dense, data.compact), sizes))
+        return Page(render(dataclasses.replace(data, dense=dense, compact=compact))).text
+
+    assert "Weights that are not zero 300,000 10,000 30.0× fewer" in text(10_000)
+    for whole in (40_000, None):
+        assert "not zero" not in text(whole)

@@ -1,0 +1,124 @@
+"""The pattern of a run, from where it is chosen to the last step of training.
+
+Chosen once, on the dense shapes. Channels that are cut later take their weights along: what is left of a pattern is
+the pattern of what is left. Two of four is chosen again on the narrower kernels, since groups of four neighbours are
+other groups there; a kernel that no longer divides by four keeps what is left of its pattern, and a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from edgeslim.exporter.export import normalize
+from edgeslim.exporter.shrink import shrink_tensor
+from edgeslim.exporter.trace import evaluating
+
+from ..checkpoint import INDEX, load_checkpoint
+from ..compact import expand_state
+from ..evaluate import pad_to_multiple
+from ..progress import Progress
+from ..pruned import PrunedModel
+from ..recipe import WeightsSection
+from ..workspace import Workspace
+from .kernels import Kernel, find_kernels
+from .magnitude import magnitude_pattern
+from .pattern import Pattern
+from .threshold import threshold_pattern
+from .two_of_four import choose_two_of_four, two_of_four_pattern
+
+STAGE = "weights"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldPattern:
+    """A pattern in dense shapes and how it was chosen."""
+
+    method: str
+    pattern: Pattern
+
+    def admitting(self, module: nn.Module) -> HeldPattern:
+        """With the weights that are not zero in `module`: what a fold has put on a carrier must stay."""
+        state = module.state_dict()
+        keep = {name: flags | (state[name] != 0).cpu() for name, flags in self.pattern.keep.items()}
+        return HeldPattern(method=self.method, pattern=Pattern(keep=keep, notes=self.pattern.notes))
+
+    def on_compact(self, net: PrunedModel) -> Pattern:
+        """The pattern for `net.compact()`."""
+        small = self.pattern.shrink(net.plan)
+        if self.method != "2:4":
+            return small
+        again = choose_two_of_four([_shrunk(k, net) for k in find_kernels(net.module).found])
+        lost = sorted(small.keep.keys() - again.keep.keys())
+        notes = tuple(
+            f"{name} is no longer two of four: {small.keep[name].shape[1]} of its input channels are left"
+            for name in lost
+        )
+        return Pattern(keep={**small.keep, **again.keep}, notes=notes)
+
+    def on_masked(self, net: PrunedModel) -> Pattern:
+        """The pattern for `net.module`, of a class that cannot shrink; what is cut is pruned as well."""
+        if self.method != "2:4":
+            return self.pattern
+        small = self.on_compact(net)
+        whole = {name: torch.ones_like(t, dtype=torch.bool) for name, t in net.module.state_dict().items()}
+        dense = expand_state(small.keep, whole, net.plan)
+        return Pattern(keep={name: dense[name] for name in small.keep}, notes=small.notes)
+
+
+def choose_pattern(workspace: Workspace, module: nn.Module, section: WeightsSection, progress: Progress) -> HeldPattern:
+    """The pattern that a recipe asks for, of the trained `module`; an interrupted run goes on with the one it had."""
+    progress.stage("choosing weights")
+    saved = _saved(workspace)
+    if section.method == "threshold" and saved is not None:
+        return HeldPattern(method=section.method, pattern=saved)
+    if section.method == "magnitude":
+        pattern = magnitude_pattern(module, section.fraction or 0.0, per_layer=section.per_layer)
+    elif section.method == "2:4":
+        pattern = two_of_four_pattern(module)
+    else:
+        search = threshold_pattern(module, validation_loss(workspace), section.delta or 0.0)
+        pattern = search.pattern
+        threshold = "none" if search.threshold is None else f"{search.threshold:.4g}"
+        progress.note(
+            f"{STAGE}: threshold {threshold} after {len(search.trials)} trials, validation loss "
+            f"{search.unpruned_loss:.4g} unpruned and {search.limit:.4g} allowed"
+        )
+    progress.note(f"{STAGE}: {pattern.summary}")
+    return HeldPattern(method=section.method, pattern=pattern)
+
+
+def validation_loss(workspace: Workspace) -> Callable[[nn.Module], float]:
+    """The task's loss on the validation images, each whole and not augmented, averaged over them."""
+    image = workspace.image
+
+    def loss(module: nn.Module) -> float:
+        losses = []
+        with evaluating(module), torch.no_grad():
+            for sample in workspace.data.validation:
+                height, width = sample.mask.shape
+                frame = pad_to_multiple(sample.image, image.multiple)[None]
+                logits = module(torch.from_numpy(normalize(frame, image.mean, image.std)))[:, :, :height, :width]
+                losses.append(float(workspace.task.loss(logits, torch.from_numpy(sample.mask[None]).long())))
+        return sum(losses) / len(losses)
+
+    return loss
+
+
+def _saved(workspace: Workspace) -> Pattern | None:
+    """The pattern in this stage's checkpoint, where that is of the same recipe."""
+    path = workspace.stage(STAGE)
+    if not (path / INDEX).is_file():
+        return None
+    saved = load_checkpoint(path)
+    if saved.key != workspace.key(STAGE) or "pattern" not in saved.parts:
+        return None
+    return Pattern(keep=saved.parts["pattern"])
+
+
+def _shrunk(kernel: Kernel, net: PrunedModel) -> Kernel:
+    weight = shrink_tensor(kernel.weight, net.plan.initializers.get(kernel.name, ()))
+    return Kernel(name=kernel.name, weight=weight, transposed=kernel.transposed)
