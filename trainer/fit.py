@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from edgeslim.errors import TrainingError
 from edgeslim.exporter.plan import PruningPlan
 
-from .checkpoint import INDEX, load_state
+from .checkpoint import INDEX, copy_state, load_state
 from .fit_state import FitState, find_fit, restore_optimizer, restore_state, save_fit
 from .optimizer import build_optimizer, learning_rate, set_rate
 from .progress import Progress, Silent
@@ -121,6 +121,27 @@ def fit(
                 break
     _hand_back(module, state, training)
     return FitResult(step=state.step, best_step=state.best_step, scores=state.best_scores)
+
+
+def adopt(
+    module: nn.Module, task: Task, *, name: str, key: str, directory: Path, progress: Progress | None = None
+) -> FitResult:
+    """A stage in which nothing is trained: score the weights that `module` came with, and keep them as its checkpoint.
+
+    Raises CheckpointError for a checkpoint of another run.
+    """
+    progress = progress or Silent()
+    progress.stage(name)
+    saved = find_fit(directory, key, module)
+    if saved is not None:
+        state = restore_state(saved, directory, module)
+        load_state(module, state.best)
+        return FitResult(step=state.step, best_step=state.best_step, scores=state.best_scores, reused=True)
+    scores = dict(task.evaluate(module))
+    best = copy_state(module.state_dict())
+    state = FitState(finished=True, best=best, best_scores=scores, scores=scores)
+    save_fit(directory, state, module, None, key=key, plan=None)
+    return FitResult(step=0, best_step=0, scores=scores)
 
 
 def _fabric(section: FitSection, name: str, progress: Progress) -> Fabric:

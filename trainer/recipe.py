@@ -1,6 +1,7 @@
 """The sections of a recipe: everything that a run depends on, and what each value may be.
 
-Every section is frozen and strict. `recipe_file` reads recipes from YAML and words what is wrong with them.
+Every section is frozen and strict. `recipe_data` has those of the data sets; `recipe_file` reads recipes from YAML and
+words what is wrong with them.
 """
 
 from __future__ import annotations
@@ -8,87 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Size = tuple[PositiveInt, PositiveInt]
-VesselSide = Annotated[int, Field(ge=32, le=2048)]
-
-
-class Section(BaseModel):
-    """Base of all recipe sections: strict types, no unknown keys, immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from .recipe_base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section, Size
+from .recipe_data import DataSpec
 
 
 class ModelSpec(Section):
     """Which net to build: a built-in name, or `my_package.nets:build`, with its keyword arguments."""
 
     name: str
-    args: dict[str, JsonValue] = {}
-
-
-class DataSection(Section):
-    """What all data sets share. Sizes are (height, width) in pixels."""
-
-    validation: Fraction = 0.2
-    """Share of the training images held out for early stopping and every other choice."""
-    on_error: Literal["raise", "skip"] = "raise"
-    """What to do with an image that cannot be decoded: stop, or leave it out, count it and say so."""
-    mean: tuple[float, float, float] | None = None
-    """Per-channel mean of pixels scaled to [0, 1]; measured on the training images where absent."""
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-
-
-class VesselsData(DataSection):
-    """Built-in retina-like images with branching vessels, generated from a seed."""
-
-    name: Literal["vessels"]
-    train: Annotated[int, Field(ge=2)] = 48
-    """Images to train on, with those held out for validation."""
-    test: PositiveInt = 24
-    size: tuple[VesselSide, VesselSide] = (192, 192)
-    seed: NonNegativeInt = 0
-
-
-class StareData(DataSection):
-    """STARE retinal vessels: images/, manual_ah/ or manual_vk/, mask/ with the field of view."""
-
-    name: Literal["stare"]
-    root: Path
-    observer: Literal["ah", "vk"] = "ah"
-    train: PositiveInt = 10
-    """The first images in name order train (and validate); the rest are the test set."""
-
-
-class SegmentationFolderData(DataSection):
-    """A folder with images/ and masks/ (same base names), optionally split into train/ and test/."""
-
-    name: Literal["segmentation-folder"]
-    root: Path
-    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=255)]
-    mask: Literal["ids", "binary"] = "ids"
-    """`ids`: pixel value = class id, `ignore_index` = unlabelled. `binary`: zero = first class, other = second."""
-    ignore_index: Annotated[int, Field(ge=0, le=255)] = 255
-    test: Fraction = 0.2
-    """Share held out as the test set where the folder has no test/ of its own."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SegmentationFolderData:
-        if len(set(self.classes)) < len(self.classes):
-            raise ValueError("two classes have the same name")
-        if self.mask == "binary" and len(self.classes) != 2:
-            raise ValueError(f"mask: binary has two classes, {len(self.classes)} are named")
-        if self.mask == "binary" and self.ignore_index < 2:
-            raise ValueError(f"ignore_index {self.ignore_index} is a class of a binary mask")
-        return self
-
-
-DataSpec = Annotated[VesselsData | StareData | SegmentationFolderData, Field(discriminator="name")]
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+    weights: Path | None = None
+    """What it starts from: a safetensors file, a checkpoint directory or a PyTorch file; chance where absent."""
 
 
 class AugmentSection(Section):
@@ -256,9 +189,16 @@ class Recipe(Section):
     data: DataSpec
     augment: AugmentSection = AugmentSection()
     loss: LossSection = LossSection()
-    train: FitSection
+    train: FitSection | None = None
+    """The dense net's training; null where it is used as `model.weights` has it."""
     sparsify: SparsifySection | None = None
     prune: PruneSection
     finetune: FinetuneSection
     export: ExportSection = ExportSection()
     bench: BenchSection = BenchSection()
+
+    @model_validator(mode="after")
+    def _trained_somewhere(self) -> Recipe:
+        if self.train is None and self.model.weights is None:
+            raise ValueError("train is missing, and so is model.weights: the net would know nothing")
+        return self

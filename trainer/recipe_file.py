@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from edgeslim.errors import ConfigError
 
-from .recipe import Recipe, Section
+from .recipe import Recipe
+from .recipe_base import Section
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

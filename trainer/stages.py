@@ -1,6 +1,6 @@
 """The training half of a run: dense net, sparse net, pruned net.
 
-    dense     train from scratch                                                           stages/dense
+    dense     train from scratch or from given weights, or take those as they are          stages/dense
     sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
@@ -24,7 +24,7 @@ from edgeslim.exporter.plan import PruningPlan
 from .budget import WidthLimits, build_budget
 from .criteria import criterion
 from .distill import teacher_term
-from .fit import FitResult, fit
+from .fit import FitResult, adopt, fit
 from .progress import Progress
 from .pruned import PrunedModel
 from .recipe import FitSection, LnNormCriterion
@@ -44,9 +44,12 @@ class Trained:
 
 
 def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, FitResult]:
-    """Train the recipe's net, or reuse the finished checkpoint of the same key."""
-    module = workspace.fresh_module()
-    return module, _train(workspace, module, workspace.recipe.train, "dense", progress)
+    """Train the recipe's net, or reuse the finished checkpoint of the same key; `train: null` takes it as it came."""
+    module, section = workspace.fresh_module(), workspace.recipe.train
+    if section is not None:
+        return module, _train(workspace, module, section, "dense", progress)
+    key, directory = workspace.key("dense"), workspace.stage("dense")
+    return module, adopt(module, workspace.task, name="dense", key=key, directory=directory, progress=progress)
 
 
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:

@@ -36,6 +36,7 @@ from .losses import SegmentationLoss
 from .models.registry import build_model
 from .progress import Progress
 from .recipe import Recipe
+from .starting_weights import load_weights
 from .task import Task
 
 ASSUMED_MULTIPLE = 32
@@ -44,12 +45,17 @@ ASSUMED_MULTIPLE = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """A recipe ready to run. module: the net as initialised from the seed, never trained in place."""
+    """A recipe ready to run.
+
+    module: the net as initialised from the seed or from given weights, never trained in place.  data_digest,
+    weights_digest: SHA-256 of the images that are learnt from, and of the given weights ("" where there are none).
+    """
 
     recipe: Recipe
     directory: Path
     data: SegmentationData
     data_digest: str
+    weights_digest: str
     image: ImageFormat
     module: nn.Module
     task: Task
@@ -79,9 +85,15 @@ class Workspace:
         recipe = self.recipe
         pruned = (recipe.sparsify, recipe.prune, recipe.finetune)
         later: Mapping[str, tuple[BaseModel | None, ...]] = {"dense": (), "sparse": (recipe.sparsify,)}
-        parts = (recipe.model, recipe.data, recipe.augment, recipe.loss, recipe.train, *later.get(stage, pruned))
+        model = recipe.model.model_copy(update={"weights": None})  # what counts is what they are, not where
+        parts = (model, recipe.data, recipe.augment, recipe.loss, recipe.train, *later.get(stage, pruned))
         text = "\n".join(
-            [str(recipe.seed), self.data_digest, *("null" if p is None else p.model_dump_json() for p in parts)]
+            [
+                str(recipe.seed),
+                self.data_digest,
+                self.weights_digest,
+                *("null" if p is None else p.model_dump_json() for p in parts),
+            ]
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -102,6 +114,7 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
         progress.note(f"skipped {len(data.skipped)} that cannot be decoded: {', '.join(data.skipped)}")
     torch.manual_seed(recipe.seed)
     module = build_model(recipe.model.name, recipe.model.args, classes=len(data.classes))
+    weights_digest = "" if recipe.model.weights is None else load_weights(module, recipe.model.weights)
     multiple = getattr(module, "size_multiple", None)
     if not isinstance(multiple, int):
         multiple = ASSUMED_MULTIPLE
@@ -121,6 +134,7 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
         directory=directory,
         data=data,
         data_digest=_digest((*data.train, *data.validation)),
+        weights_digest=weights_digest,
         image=image,
         module=module,
         task=task,

@@ -12,13 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeslim.errors import ConfigError
-from edgeslim.trainer.recipe import (
-    RatioBudget,
-    Recipe,
-    SegmentationFolderData,
-    StareData,
-    VesselsData,
-)
+from edgeslim.trainer.recipe import RatioBudget, Recipe
+from edgeslim.trainer.recipe_data import SegmentationFolderData, StareData, VesselsData
 from edgeslim.trainer.recipe_file import load_recipe, parse_recipe
 
 MINIMAL: dict[str, Any] = {

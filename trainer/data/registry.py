@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..recipe import DataSpec, SegmentationFolderData, StareData, VesselsData
+from ..recipe_data import DataSpec, SegmentationFolderData, StareData, VesselsData
 from .check import ReportProgress
 from .samples import SegmentationData
 from .segmentation_folder import build_segmentation_folder

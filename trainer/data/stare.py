@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeslim.errors import DataError
 
-from ..recipe import StareData
+from ..recipe_data import StareData
 from .check import ReportProgress, check_labels, check_samples
 from .decode import decode_mask
 from .pairs import PairLoader, check_sizes, list_images, pair_files
