@@ -86,17 +86,17 @@ def fit(
     for batch in _loader(task, section, state.step, seed):
         set_rate(optimizer, learning_rate(section, state.step))
         torch.manual_seed(_step_seed(seed, name, state.step))
-        images, masks = task.prepare(*(tensor.to(fabric.device) for tensor in batch))
+        images, targets = task.prepare(*(tensor.to(fabric.device) for tensor in batch))
         images = images.contiguous(memory_format=torch.channels_last)
         step = Step(
             number=state.step,
             module=module,
             images=images,
-            masks=masks,
+            targets=targets,
             logits=wrapped(images),
             autocast=fabric.autocast,
         )
-        loss = task.loss(step.logits, masks)
+        loss = task.loss(step.logits, targets)
         total = loss + sum(term(step) for term in terms)
         value = float(total.detach())
         if not math.isfinite(value):

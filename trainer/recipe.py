@@ -27,8 +27,11 @@ class ModelSpec(Section):
 class AugmentSection(Section):
     """Random changes of a training crop; each is off at its zero."""
 
-    crop: Size = (96, 96)
-    """Cut from the image before anything else; a smaller image is padded with unlabelled black."""
+    crop: Size | None = None
+    """Cut from the image before anything else; a smaller image is padded with unlabelled black. 96 x 96 where absent,
+    in classification the whole image."""
+    padding: NonNegativeInt = 0
+    """Classification: pixels of black around the image before the crop is cut, that is the farthest shift."""
     flip: bool = True
     """Mirror left and right in half of the draws."""
     rotate_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
@@ -42,10 +45,13 @@ class AugmentSection(Section):
 
 
 class LossSection(Section):
-    """Weighted sum of the pixel losses."""
+    """Weighted sum of the losses."""
 
-    dice: NonNegativeFloat = 1.0
+    dice: NonNegativeFloat | None = None
+    """Segmentation: weight of the Dice loss, 1 where absent."""
     cross_entropy: NonNegativeFloat = 1.0
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of every label that is spread over all classes."""
 
     @model_validator(mode="after")
     def _some_loss(self) -> LossSection:
@@ -196,6 +202,16 @@ class Recipe(Section):
     finetune: FinetuneSection
     export: ExportSection = ExportSection()
     bench: BenchSection = BenchSection()
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Recipe:
+        if self.data.task == "classification" and self.loss.dice is not None:
+            raise ValueError(f"loss.dice is for masks, and {self.data.name} has one class an image: leave it out")
+        if self.data.task == "classification" and self.loss.cross_entropy == 0:
+            raise ValueError("loss.cross_entropy is 0: nothing would be learnt")
+        if self.data.task != "classification" and self.augment.padding:
+            raise ValueError(f"augment.padding is for classification, and {self.data.name} has masks: use augment.crop")
+        return self
 
     @model_validator(mode="after")
     def _trained_somewhere(self) -> Recipe:

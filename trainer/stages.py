@@ -79,7 +79,7 @@ def _prune(
     recipe = workspace.recipe
     section, scores = recipe.prune, dict[str, Mapping[str, float]]()
     distill = recipe.finetune.distill
-    terms = [] if distill is None else [teacher_term(copy.deepcopy(dense), distill, workspace.data.ignore_index)]
+    terms = [] if distill is None else [teacher_term(copy.deepcopy(dense), distill, workspace.task.ignore_index)]
 
     def recover(net: PrunedModel, number: int) -> None:
         scores[f"round-{number}, just cut"] = workspace.task.evaluate(net.module)
@@ -93,7 +93,7 @@ def _prune(
     prune_iteratively(
         pruned,
         criterion(section.criterion.name),
-        build_budget(section.budget, limits, pruned.channels, (1, 3, *workspace.frame_size)),
+        build_budget(section.budget, limits, pruned.channels, (1, workspace.kind.channels, *workspace.frame_size)),
         workspace.calibration(images),
         rounds=section.schedule.steps,
         recover=recover,

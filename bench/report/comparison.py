@@ -23,7 +23,8 @@ NOTABLE_DROP = 0.01
 SLIGHT_SPEEDUP = 1.1
 """Below this a speed-up is real, yet hardly worth a change of net."""
 _PREFERRED = ("dice", "miou", "iou", "accuracy")
-_NAMES = {"dice": "Dice", "iou": "IoU", "miou": "mean IoU", "auc": "AUC"}
+_NAMES = {"dice": "Dice", "iou": "IoU", "miou": "mean IoU", "auc": "AUC", "top5": "top-5 accuracy"}
+_OF_CLASS = {"iou_": "IoU of ", "accuracy_": "accuracy of "}
 
 Tone = Literal["good", "caution", "bad", "plain"]
 
@@ -59,8 +60,9 @@ class Group:
 
 def metric_name(name: str) -> str:
     """How a metric is written for people: "miou" is "mean IoU", "iou_car" is "IoU of car"."""
-    if name.startswith("iou_"):
-        return f"IoU of {name.removeprefix('iou_')}"
+    for prefix, words in _OF_CLASS.items():
+        if name.startswith(prefix):
+            return words + name.removeprefix(prefix)
     return _NAMES.get(name, name.replace("_", " "))
 
 
