@@ -48,6 +48,10 @@ def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, Fi
     module, section = workspace.fresh_module(), workspace.recipe.train
     if section is not None:
         return module, _train(workspace, module, section, "dense", progress)
+    progress.note(
+        "dense: the given weights are used as they are; if they were trained on the validation images too, their "
+        "scores there are too high, while those on the test images are not affected"
+    )
     key, directory = workspace.key("dense"), workspace.stage("dense")
     return module, adopt(module, workspace.task, name="dense", key=key, directory=directory, progress=progress)
 

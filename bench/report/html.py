@@ -29,6 +29,7 @@ __all__ = ["AnswerExample", "Example", "ReportData", "render"]
 MOST_EXAMPLES = 4
 """Of masks, each a row of five pictures."""
 MOST_ANSWERS = 12
+MOST_COLUMNS = 12
 UNKNOWN = "not reported"
 _SIGNS: Mapping[Tone, str] = {"bad": "✗", "caution": "!", "good": "✓", "plain": ""}
 
@@ -121,8 +122,10 @@ def _plots(data: ReportData) -> list[tuple[plots.Plot, Markup]]:
 
 
 def _stage_scores(stages: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Column titles, and one row a stage."""
+    """Column titles, and one row a stage. Single classes are left out where they would make the table too wide."""
     names = list(dict.fromkeys(name for scores in stages.values() for name in scores))
+    if len(names) > MOST_COLUMNS:
+        names = [name for name in names if not comparison.is_of_class(name)]
     rows = [(stage, [score(scores.get(name)) for name in names]) for stage, scores in stages.items()]
     return [comparison.metric_name(name) for name in names], rows
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from edgeslim.bench.report.answers import AnswerExample, Guess, sheet
-from edgeslim.bench.report.comparison import metric_name
+from edgeslim.bench.report.comparison import findings, metric_name
 from edgeslim.bench.report.html import ReportData, render
 
 from .planted import Page
@@ -38,9 +38,7 @@ def answer(
 def test_a_card_says_what_both_nets_say(channels: int) -> None:
     example = answer(channels=channels)
     shown = sheet([example], CLASSES)
-    assert shown.caption.startswith(
-        "Dense and compact say different classes of 12 of the first 500 test images (2.4\u00a0%)"
-    )
+    assert "different classes of 12 of the first 500 test images (2.4\u00a0%)" in shown.caption
     (card,) = shown.cards
     assert (card.truth, card.width, card.height) == ("cat", 8, 6)
     assert [(line.net, line.text, line.right) for line in card.lines] == [
@@ -69,6 +67,18 @@ def test_a_class_without_a_name_has_a_number() -> None:
 def test_a_frame_that_is_none() -> None:
     with pytest.raises(ValueError, match="not uint8"):
         dataclasses.replace(answer(), frame=np.zeros((3, 4, 2), np.uint8))
+
+
+def test_classes_that_fell_are_told_one_by_one_or_together(data: ReportData) -> None:
+    def warnings(fallen: int) -> str:
+        before = {"accuracy": 0.9} | {f"accuracy_{i}": 0.9 for i in range(6)}
+        after = before | {f"accuracy_{i}": 0.8 - i / 100 for i in range(fallen)}
+        dense, compact = (dataclasses.replace(m, metrics=v) for m, v in ((data.dense, before), (data.compact, after)))
+        return "\n".join(findings(dense, compact, data.bench))
+
+    assert "accuracy of 2 fell from 0.9000 to 0.7800, by 0.1200" in warnings(3)
+    together = "accuracy of a class fell by more than 0.01 in 5 of 6 classes, the most in 4, from 0.9000 to 0.7600"
+    assert warnings(5).count("fell") == 1 and together in warnings(5)
 
 
 def test_names_of_metrics() -> None:
