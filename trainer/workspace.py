@@ -112,7 +112,8 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
         if multiple > 1:
             progress.note(f"{recipe.model.name} has no size_multiple: images are padded to multiples of {multiple}")
     _check_sizes(recipe, kind, multiple)
-    for count, size in ((2, kind.crop), (1, kind.frame_size(multiple, "validation"))):
+    whole = kind.frame_size(multiple, "validation")
+    for count, size in dict.fromkeys(((2, kind.crop), (1, whole), (1, recipe.export.size or whole))):
         _check_module(recipe.model.name, module, (count, kind.channels, *size), kind.answer_shape(count, size))
     mean, std = recipe.data.mean, recipe.data.std
     if mean is None or std is None:
@@ -143,7 +144,7 @@ def _check_module(name: str, module: nn.Module, shape: tuple[int, ...], wanted: 
     except Exception as error:  # a user's forward fails in any way it likes
         raise ConfigError(
             f"model {name}: forward fails on images of shape {shape}: {first_line(error)}",
-            f"a net takes float32 images (N, {shape[1]}, H, W); check its arguments and augment.crop",
+            f"a net takes float32 images (N, {shape[1]}, H, W); check its arguments, augment.crop and export.size",
         ) from error
     finally:
         module.train()

@@ -189,6 +189,7 @@ def test_a_net_learns_to_tell_classes(records: Path, tmp_path: Path) -> None:
     [
         ({"model": {"name": "unet", "args": {"width": 4, "depth": 1}}}, r"wanted are logits \(2, 10\)"),
         ({"model": {"name": "lenet-5"}}, "forward fails on images of shape"),
+        ({"model": {"name": "lenet-5", "args": {"side": 32}}, "export": {"size": [64, 64]}}, r"\(1, 3, 64, 64\)"),
         ({"augment": {"crop": [40, 40]}}, r"augment\.crop is 40 x 40; vgg16-bn needs sides divisible by 32"),
         ({"export": {"size": [33, 32]}}, r"export\.size is 33 x 32; sides must be divisible by 32"),
     ],

@@ -260,6 +260,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e300, 1e300) | texts
 json_values = scalars | st.lists(scalars, max_size=3)
 args = st.dictionaries(texts, json_values, max_size=3)
+roots = st.sampled_from(["a", "/b/c", "../d"])
 sizes = st.lists(st.integers(32, 999), min_size=2, max_size=2)
 recipes = st.fixed_dictionaries(
     {
@@ -267,7 +268,12 @@ recipes = st.fixed_dictionaries(
         "model": st.fixed_dictionaries({"name": texts}, optional={"args": args}),
         "data": st.one_of(
             st.fixed_dictionaries({"name": st.just("vessels"), "size": sizes}),
-            st.fixed_dictionaries({"name": st.just("stare"), "root": st.sampled_from(["a", "/b/c", "../d"])}),
+            st.fixed_dictionaries(
+                {"name": st.sampled_from(["stare", "drive", "camvid", "mnist", "cifar10"]), "root": roots}
+            ),
+            st.fixed_dictionaries(
+                {"name": st.just("image-folder"), "root": roots, "size": sizes}, optional={"grey": st.booleans()}
+            ),
             st.fixed_dictionaries(
                 {"name": st.just("segmentation-folder"), "root": st.just("."), "classes": st.just(["x", "y", "z"])},
                 optional={"mean": st.none() | st.lists(st.floats(0, 1), min_size=3, max_size=3), "test": fraction},
