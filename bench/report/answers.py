@@ -97,7 +97,9 @@ def _card(example: AnswerExample, classes: Sequence[str]) -> Card:
 
     height, width, _ = example.frame.shape
     lines = tuple(
-        Line(net=net, text=f"{named(guess.label)} {percent(guess.probability, 0)}", right=guess.label == example.truth)
+        Line(
+            net=net, text=f"{named(guess.label)} ({percent(guess.probability, 0)})", right=guess.label == example.truth
+        )
         for net, guess in (("dense", example.dense), ("compact", example.compact))
     )
     said = ", ".join(f"{line.net} says {line.text}" for line in lines)

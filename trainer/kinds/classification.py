@@ -26,7 +26,7 @@ from .protocol import known_scores
 
 BATCH = 64
 """Images that are scored at once."""
-LOOKED_AT = 500
+LOOKED_AT = 1000
 """Test images from which the report's examples are chosen."""
 SHOWN = 12
 """Examples in the report."""

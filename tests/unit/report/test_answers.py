@@ -42,8 +42,8 @@ def test_a_card_says_what_both_nets_say(channels: int) -> None:
     (card,) = shown.cards
     assert (card.truth, card.width, card.height) == ("cat", 8, 6)
     assert [(line.net, line.text, line.right) for line in card.lines] == [
-        ("dense", "cat 97\u00a0%", True),
-        ("compact", "dog 51\u00a0%", False),
+        ("dense", "cat (97\u00a0%)", True),
+        ("compact", "dog (51\u00a0%)", False),
     ]
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(card.uri.partition(",")[2]))).convert("RGB"))
     assert np.array_equal(pixels, np.broadcast_to(example.frame, (6, 8, 3)))
@@ -55,7 +55,7 @@ def test_the_page_has_cards_instead_of_masks(data: ReportData) -> None:
     page = Page(render(dataclasses.replace(data, dense=manifests[0], compact=manifests[1], examples=examples)))
     assert page.count("img") == 12 and "Masks" not in page.text
     assert "test-00011" in page.text and "test-00012" not in page.text
-    assert "compact: <eel> 51 % ✗" in page.text.replace("\u00a0", " ")
+    assert "compact: <eel> (51 %) ✗" in page.text.replace("\u00a0", " ")
     assert all(attrs["alt"] for tag, attrs in page.tags if tag == "img")
     assert [a["id"] for t, a in page.tags if t == "section" and a.get("id") == "pictures"] == ["pictures"]
 
