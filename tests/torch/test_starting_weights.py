@@ -105,8 +105,11 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
 class Opener:
     """What an attack looks like: unpickling it calls a function."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return open, ("/tmp/edgeslim-was-here", "w")
+        return open, (str(self.path), "w")
 
 
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
@@ -131,10 +134,11 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
 
 
 def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
-    for content in (Opener(), {"state_dict": net().state_dict(), "args": Opener()}, net()):
+    attack = Opener(tmp_path / "opened")
+    for content in (attack, {"state_dict": net().state_dict(), "args": attack}, net()):
         torch.save(content, tmp_path / "net.pt")
         assert "hold more than tensors" in refused(tmp_path / "net.pt")
-    assert not Path("/tmp/edgeslim-was-here").exists()
+    assert not attack.path.exists()
 
 
 def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
