@@ -60,7 +60,7 @@ def measure(
     load_before = load_average()
     bundles = [read_bundle(place) for place in ([path] if against is None else [against, path])]
     size = frame_size or bundles[-1].manifest.bench_size
-    frame = np.random.default_rng(SEED).integers(0, 256, (*size, 3), dtype=np.uint8)
+    frame = np.random.default_rng(SEED).integers(0, 256, (*size, bundles[-1].manifest.image.channels), dtype=np.uint8)
     with ExitStack() as stack:
         sessions = [stack.enter_context(_session(bundle, threads)) for bundle in bundles]
         calls = [_checked_call(session, frame) for session in sessions]

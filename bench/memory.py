@@ -33,7 +33,8 @@ class ProbeReport:
 
 def measure_memory(bundle: Bundle, frame_size: tuple[int, int], *, threads: int, spin: bool) -> MemoryUse:
     """Run frames of (height, width) pixels in a fresh process. What cannot be measured is None, with the reason."""
-    probe = _probe(bundle.path, frame_size, threads=threads, spin=spin)
+    shape = (*frame_size, bundle.manifest.image.channels)
+    probe = _probe(bundle.path, shape, threads=threads, spin=spin)
     return MemoryUse(
         file_bytes=bundle.manifest.files[bundle.manifest.stored_model].bytes,
         weight_bytes=bundle.manifest.sizes.weight_bytes,
@@ -43,8 +44,8 @@ def measure_memory(bundle: Bundle, frame_size: tuple[int, int], *, threads: int,
     )
 
 
-def _probe(path: Path, frame_size: tuple[int, int], *, threads: int, spin: bool) -> ProbeReport:
-    numbers = [*frame_size, threads, int(spin)]
+def _probe(path: Path, shape: tuple[int, int, int], *, threads: int, spin: bool) -> ProbeReport:
+    numbers = [*shape, threads, int(spin)]
     command = [sys.executable, "-m", "edgeslim.bench.memory_probe", os.fspath(path), *map(str, numbers)]
     try:
         child = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)

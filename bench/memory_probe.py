@@ -26,8 +26,8 @@ RUNS = 5
 def main(arguments: list[str]) -> None:
     """Measure, and print a ProbeReport as JSON on stdout."""
     path = Path(arguments[0])
-    height, width, threads, spin = map(int, arguments[1:])
-    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    height, width, channels, threads, spin = map(int, arguments[1:])
+    frame = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
     peak = _peak_growth(path, frame, threads=threads, spin=bool(spin))
     arena = _arena(path, frame, threads=threads, spin=bool(spin))
     problems = []

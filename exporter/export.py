@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from edgeslim.errors import ExportError
 from edgeslim.runtime.certificate import Certificate
 from edgeslim.runtime.golden import GoldenCase
-from edgeslim.runtime.manifest import GoldenSpec, ImageSpec, Manifest, Sizes, TensorSpec
+from edgeslim.runtime.manifest import GoldenSpec, ImageSpec, Manifest, Sizes, TaskName, TensorSpec
 
 from .bundle import golden_bytes, write_bundle
 from .certificate import Probe, References, Tolerance, certify, random_probe, require
@@ -80,12 +80,13 @@ def export(
     path: str | os.PathLike[str],
     *,
     name: str | None = None,
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     size_multiple: int = 1,
     size: tuple[int, int] | None = None,
     frames: Frames = (),
     classes: Sequence[str] = (),
+    task: TaskName | None = None,
     metrics: Mapping[str, float] | None = None,
     provenance: Mapping[str, str] | None = None,
     files: Mapping[str, bytes] | None = None,
@@ -96,12 +97,13 @@ def export(
 ) -> Path:
     """Write the bundle `path` of a pruned (or unpruned) net and return its path.
 
-    name: the file's where absent.  mean, std: per colour, of pixels scaled to [0, 1].  size_multiple: what a frame's
-    height and width must be divisible by.  size: (height, width) of a benchmark frame; the example's where absent.
-    frames: real frames for the certificate and the golden vectors; random ones where there are none.  classes: their
-    names in the order of the logits.  metrics, provenance: for the manifest.  files: further files by their path in
-    the bundle.  archive: a single file instead of a directory.  sparse: store weights without their zeros where that
-    is smaller.  tolerance: of the certificate, float32's where absent.
+    name: the file's where absent.  mean, std: per channel, of pixels scaled to [0, 1]; 0 and 1 where absent.
+    size_multiple: what a frame's height and width must be divisible by.  size: (height, width) of a benchmark frame;
+    the example's where absent.  frames: real frames for the certificate and the golden vectors; random ones where there
+    are none.  classes: their names in the order of the logits.  task: what the first output says of a frame, if that is
+    known.  metrics, provenance: for the manifest.  files: further files by their path in the bundle.  archive: a single
+    file instead of a directory.  sparse: store weights without their zeros where that is smaller.  tolerance: of the
+    certificate, float32's where absent.
     Raises CertificateError if any form of the net differs, ExportError or UnsupportedGraphError if there is none.
     """
     if not hasattr(pruned, "references"):
@@ -109,8 +111,11 @@ def export(
             f"export was given a {type(pruned).__name__}",
             "give a PrunedModel, made by prune() or PrunedModel.from_module()",
         )
-    mean, std, metrics = colours("mean", mean), colours("std", std), numbers(metrics or {})
-    check_net(pruned.input_shape, std)
+    shape, metrics = pruned.input_shape, numbers(metrics or {})
+    channels = shape[1] if len(shape) > 1 else 3
+    mean = colours("mean", (0.0,) * channels if mean is None else mean, shape)
+    std = colours("std", (1.0,) * channels if std is None else std, shape)
+    check_net(shape, std)
     check_frames(pruned.input_shape, size_multiple, size, frames)
     check_words(files or {}, (PLAN, GOLDEN), provenance or {}, classes)
     bench_size = size or (pruned.input_shape[2], pruned.input_shape[3])
@@ -126,11 +131,12 @@ def export(
     manifest = Manifest(
         name=name or Path(path).stem,
         golden=spec,
-        inputs=_specs(compiled.shipped.graph.inputs, "NHWC"),
+        inputs=_specs(compiled.shipped.graph.inputs, ("NHWC",)),
         # Sizes as the trace names them: what simplification infers anew has lost the names.
-        outputs=_specs(pruned.channels.model.graph.outputs, "NCHW", pruned.channels.model.graph.inputs[0]),
-        image=ImageSpec(mean=mean, std=std, size_multiple=size_multiple),
+        outputs=_specs(pruned.channels.model.graph.outputs, ("NCHW", "NC"), pruned.channels.model.graph.inputs[0]),
+        image=ImageSpec(colour="grey" if channels == 1 else "RGB", mean=mean, std=std, size_multiple=size_multiple),
         bench_size=bench_size,
+        task=task,
         classes=tuple(classes),
         metrics=metrics,
         sizes=Sizes(
@@ -259,19 +265,24 @@ def _golden(model: bytes, batches: Sequence[NDArray[np.uint8]]) -> tuple[bytes, 
     )
 
 
-def _specs(values: Sequence[ir.Value], layout: str, batch: ir.Value | None = None) -> tuple[TensorSpec, ...]:
-    """The tensors as the manifest states them. batch: a value whose first axis is the batch; all have it where None."""
+def _specs(values: Sequence[ir.Value], layouts: Sequence[str], batch: ir.Value | None = None) -> tuple[TensorSpec, ...]:
+    """The tensors as the manifest states them.
+
+    layouts: one for each number of axes that has one.  batch: a value whose first axis is the batch; all tensors have
+    it where None.
+    """
     specs, counted = [], batch.shape[:1] if batch is not None and batch.shape is not None else None
     for value in values:
         if value.shape is None or value.dtype is None:
             raise ExportError(f"shape or type of {value.name} is unknown after simplification", "turn simplify off")
+        layout = next((names for names in layouts if len(names) == len(value.shape)), "")
         shape = tuple(d if isinstance(d, int) else (d.value or f"axis{i}") for i, d in enumerate(value.shape))
         specs.append(
             TensorSpec(
                 name=value.name or "",
                 dtype=value.dtype.numpy().name,
                 shape=shape,
-                layout=layout if len(shape) == len(layout) and counted in (None, value.shape[:1]) else "",
+                layout=layout if counted in (None, value.shape[:1]) else "",
             )
         )
     return tuple(specs)

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeslim.errors import ExportError
+from edgeslim.runtime.manifest import CHANNELS
 
 
 def check_net(shape: tuple[int, ...], std: tuple[float, ...]) -> None:
-    """The net must be one on RGB images. shape: of the example it was traced with."""
-    if len(shape) != 4 or shape[1] != 3:
-        raise ExportError(f"the net was traced on {shape}; a bundle holds nets on RGB images (N, 3, H, W)")
+    """The net must be one on RGB or grey images. shape: of the example it was traced with."""
+    if len(shape) != 4 or shape[1] not in CHANNELS.values():
+        raise ExportError(
+            f"the net was traced on {shape}; a bundle holds nets on RGB images (N, 3, H, W) or grey ones (N, 1, H, W)"
+        )
     if min(std) <= 0:
         raise ExportError(f"std is {std}; it divides, so it must be above 0", "0.25 is usual for photographs")
 
@@ -31,20 +34,23 @@ def check_frames(
         )
     for frame in frames:
         if not isinstance(frame, np.ndarray):
-            raise ExportError(f"a frame is a {type(frame).__name__}", "give NumPy arrays (H, W, 3) of uint8")
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-            raise ExportError(f"a frame of {frame.dtype} {frame.shape}; frames are uint8 (H, W, 3)")
+            raise ExportError(f"a frame is a {type(frame).__name__}", f"give NumPy arrays (H, W, {shape[1]}) of uint8")
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != shape[1] or not frame.size:
+            raise ExportError(f"a frame of {frame.dtype} {frame.shape}; frames are uint8 (H, W, {shape[1]})")
 
 
-def colours(name: str, values: Sequence[float]) -> tuple[float, float, float]:
-    """Three finite numbers: red, green, blue."""
+def colours(name: str, values: Sequence[float], shape: tuple[int, ...]) -> tuple[float, ...]:
+    """A finite number a channel of the net: red, green, blue, or grey. shape: of the example it was traced with."""
+    wanted = "one number: grey" if len(shape) > 1 and shape[1] == 1 else "three numbers: red, green, blue"
     try:
-        red, green, blue = (float(v) for v in values)
+        found = tuple(float(v) for v in values)
     except (TypeError, ValueError):
-        raise ExportError(f"{name} is {values!r}", "give three numbers: red, green, blue") from None
-    if not all(map(math.isfinite, (red, green, blue))):
-        raise ExportError(f"{name} is {values!r}", "give three finite numbers: red, green, blue")
-    return red, green, blue
+        raise ExportError(f"{name} is {values!r}", f"give {wanted}") from None
+    if len(found) != (1 if wanted.startswith("one") else 3):
+        raise ExportError(f"{name} is {values!r}", f"give {wanted}")
+    if not all(map(math.isfinite, found)):
+        raise ExportError(f"{name} is {values!r}", f"give finite numbers, {wanted}")
+    return found
 
 
 def numbers(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from .backends import Backend, BackendFactory, open_backend
 from .bundle import Bundle, read_archive, read_bundle
 from .certificate import Certificate, Stage
+from .classify import Answer, classify
 from .golden import GoldenCase, GoldenReport
 from .manifest import (
     MANIFEST_NAME,
@@ -22,6 +23,7 @@ from .session import Session, load
 __all__ = [
     "MANIFEST_NAME",
     "SCHEMA",
+    "Answer",
     "Backend",
     "BackendFactory",
     "Bundle",
@@ -38,6 +40,7 @@ __all__ = [
     "SparseSpec",
     "Stage",
     "TensorSpec",
+    "classify",
     "load",
     "open_backend",
     "parse_manifest",

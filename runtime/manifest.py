@@ -20,7 +20,10 @@ from edgeslim.schema import SchemaError, from_json
 from .certificate import Certificate
 
 SCHEMA = 2
-"""The newest manifest this edgeslim reads, and the one it writes. 2: a model may be stored without its zeros."""
+"""The newest manifest this edgeslim reads, and the one it writes; 1 is read as ever.
+
+2: `task`, grey images, and models stored without their zeros.
+"""
 MANIFEST_NAME = "manifest.json"
 DTYPES = frozenset(
     {
@@ -37,6 +40,9 @@ DTYPES = frozenset(
         "float64",
     }
 )
+
+CHANNELS = {"RGB": 3, "grey": 1}
+TaskName = Literal["segmentation", "classification"]
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -65,17 +71,27 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """What happens to a frame before the first layer: (pixel / 255 - mean) / std, per colour."""
+    """What happens to a frame before the first layer: (pixel / 255 - mean) / std, per channel."""
 
-    colour: Literal["RGB"] = "RGB"
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    colour: Literal["RGB", "grey"] = "RGB"
+    """What the channels of a frame are: three, or a single one."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     embedded: bool = True
-    """The graph itself takes uint8 (N, H, W, 3) frames and normalises them."""
+    """The graph itself takes uint8 (N, H, W, channels) frames and normalises them."""
     size_multiple: int = 1
     """H and W must be divisible by this."""
 
+    @property
+    def channels(self) -> int:
+        """Of a frame."""
+        return CHANNELS[self.colour]
+
     def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(
+                f"image: {len(self.mean)} means and {len(self.std)} stds for {self.channels} channels ({self.colour})"
+            )
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0.0:
             raise ValueError(f"image: mean {self.mean} and std {self.std} must be finite, and std above 0")
         if self.size_multiple < 1:
@@ -186,6 +202,8 @@ class Manifest:
     image: ImageSpec
     bench_size: tuple[int, int]
     """(height, width) in pixels of the frame that a benchmark uses unless told otherwise."""
+    task: TaskName | None = None
+    """What the first output says: logits (N, classes, H, W) of segmentation, or (N, classes) of classification."""
     classes: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     sizes: Sizes
@@ -197,6 +215,9 @@ class Manifest:
     """Every file but the manifest itself, by its path in the bundle; the writer fills it in."""
 
     def __post_init__(self) -> None:
+        rank, shape = {"segmentation": 4, "classification": 2}, self.outputs[0].shape if self.outputs else ()
+        if self.task is not None and self.outputs and len(shape) != rank[self.task]:
+            raise ValueError(f"task {self.task} has an output of {rank[self.task]} axes, not {list(shape)}")
         names = [self.model, *self.files] + [spec.file for spec in (self.golden, self.sparse) if spec is not None]
         for name in names:
             if not is_file_name(name) or name == MANIFEST_NAME:

@@ -68,12 +68,12 @@ class Session:
     def run(self, frame: NDArray[np.uint8]) -> dict[str, Array]:
         """Run one frame.
 
-        frame: (H, W, 3) uint8 RGB, H and W multiples of the manifest's `image.size_multiple`
-        -> output name -> array, without the batch axis where the output has one.
+        frame: (H, W, 3) uint8 RGB, or (H, W, 1) of a net on grey images; H and W multiples of the manifest's
+        `image.size_multiple` -> output name -> array, without the batch axis where the output has one.
         Raises DataError for another type, dtype or size, EngineError where the engine fails.
         """
         if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-            raise _no_frame(frame, "one frame is (height, width, 3)", "run_batch takes several frames at once")
+            raise self._no_frame(frame, "one frame is (height, width, {})", "run_batch takes several frames at once")
         arrays = self._run(frame[np.newaxis])
         # A forward that squeezes its output has taken the batch axis of a single frame away already.
         return {name: array[0] if array.ndim == rank else array for (name, rank), array in zip(self._outputs, arrays)}
@@ -81,11 +81,11 @@ class Session:
     def run_batch(self, frames: NDArray[np.uint8]) -> dict[str, Array]:
         """Run N frames of one size at once.
 
-        frames: (N, H, W, 3) uint8 RGB, N at least 1 -> output name -> array, with its batch axis.
+        frames: (N, H, W, 3) uint8 RGB, or (N, H, W, 1) grey, N at least 1 -> output name -> array, with its batch axis.
         Raises DataError for another type, dtype or size, EngineError where the engine fails.
         """
         if not isinstance(frames, np.ndarray) or frames.ndim != 4:
-            raise _no_frame(frames, "a batch is (frames, height, width, 3)", "run takes a single frame")
+            raise self._no_frame(frames, "a batch is (frames, height, width, {})", "run takes a single frame")
         return {name: array for (name, _), array in zip(self._outputs, self._run(frames))}
 
     def _run(self, frames: NDArray[np.uint8]) -> list[Array]:
@@ -98,17 +98,25 @@ class Session:
                 raise self._misfit(frames)
         return self.backend.run({self._entry: frames})
 
+    def _no_frame(self, value: object, wanted: str, hint: str) -> DataError:
+        seen = f"shape {list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        image = self.manifest.image
+        return DataError(
+            f"{seen} given, {wanted.format(image.channels)} of uint8 {image.colour} in a NumPy array", hint
+        )
+
     def _misfit(self, frames: NDArray[np.uint8]) -> DataError:
         """The error that says why `frames`, (N, H, W, C), is not what the net takes."""
         if frames.dtype != _UINT8:
             return DataError(
                 f"the frame's dtype is {frames.dtype}, the net takes uint8",
-                "give the camera's 8-bit RGB pixels: the net normalises them itself",
+                "give the camera's 8-bit pixels: the net normalises them itself",
             )
         count, height, width, _ = frames.shape
+        colour = self.manifest.image.colour
         for axis, size in self._fixed:
             if frames.shape[axis] != size:
-                what = ("frames in a batch", "rows (height)", "columns (width)", "colours (RGB)")[axis]
+                what = ("frames in a batch", "rows (height)", "columns (width)", f"channels ({colour})")[axis]
                 return DataError(
                     f"{frames.shape[axis]} {what} given, the net takes exactly {size}",
                     f"give frames of shape {list(self.manifest.inputs[0].shape)}",
@@ -151,11 +159,6 @@ def _has_batch_axis(output: TensorSpec, entry: TensorSpec) -> bool:
     return output.shape[:1] == entry.shape[:1]
 
 
-def _no_frame(value: object, wanted: str, hint: str) -> DataError:
-    seen = f"shape {list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-    return DataError(f"{seen} given, {wanted} of uint8 RGB in a NumPy array", hint)
-
-
 def _check_agreement(bundle: Bundle, backend: Backend) -> None:
     """Raises BundleError unless the graph has the manifest's tensors and takes frames."""
     manifest = bundle.manifest
@@ -174,8 +177,12 @@ def _check_agreement(bundle: Bundle, backend: Backend) -> None:
             f"{bundle.path}: the inputs {_words(manifest.inputs)} are not one batch of uint8 NHWC frames",
             "export the net with its preprocessing embedded",
         )
-    if entry.shape[3] != 3:
-        raise BundleError(f"{bundle.path}: frames of {entry.shape[3]} colours, RGB has 3", "export an RGB net")
+    if entry.shape[3] != manifest.image.channels:
+        image = manifest.image
+        raise BundleError(
+            f"{bundle.path}: frames of {entry.shape[3]} channels, {image.colour} has {image.channels}",
+            "export the bundle again",
+        )
     graph = backend.inputs[0].shape
     if len(graph) != 4 or any(isinstance(n, int) and n != stated for n, stated in zip(graph, entry.shape)):
         raise BundleError(

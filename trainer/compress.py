@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +23,15 @@ from numpy.typing import NDArray
 
 from edgeslim.atomic import write_text
 from edgeslim.bench import BenchResult, check_threads, measure
-from edgeslim.bench.report.html import Example, ReportData, render
+from edgeslim.bench.report.html import ReportData, render
 from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.exporter.channels import Coverage
 from edgeslim.exporter.export import export
 from edgeslim.runtime import Manifest, Session, load, read_bundle
 
 from .compact import shrink_state
-from .evaluate import FrameRunner, pad_to_multiple, score_frames
+from .evaluate import FrameRunner
+from .kinds.protocol import Examples
 from .outcome import Outcome, net_of
 from .progress import Progress
 from .pruned import PrunedModel
@@ -37,7 +39,6 @@ from .recipe import Recipe
 from .stages import Trained, train_and_prune
 from .workspace import Workspace, open_workspace
 
-EXAMPLES = 4
 REPORT = "report.html"
 
 
@@ -128,8 +129,9 @@ def export_net(
         std=workspace.image.std,
         size_multiple=workspace.image.multiple,
         size=workspace.frame_size,
-        frames=[pad_to_multiple(s.image, workspace.image.multiple) for s in workspace.data.validation[:2]],
-        classes=workspace.data.classes,
+        frames=workspace.kind.frames(2, workspace.image.multiple),
+        classes=workspace.kind.classes,
+        task=workspace.kind.name,
         provenance=_provenance(recipe, net),
         simplify_graph=recipe.export.simplify,
         archive=archive,
@@ -153,18 +155,22 @@ def _provenance(recipe: Recipe, net: PrunedModel) -> dict[str, str]:
 def score_bundle(workspace: Workspace, bundle: Path, progress: Progress) -> Manifest:
     """Score a bundle on the test images as a camera would run it, and write the scores into it."""
     progress.stage(f"test {bundle.stem}")
-    data = workspace.data
     with load(bundle, threads=torch.get_num_threads()) as session:
-        run = session_runner(session)
-        scores = score_frames(run, data.test, data.classes, data.ignore_index, workspace.image.multiple)
+        scores = workspace.kind.score_test(session_runner(session), workspace.image)
     amend_bundle(bundle, metrics={name: value for name, value in scores.items() if value is not None})
     return read_bundle(bundle).manifest
 
 
 def session_runner(session: Session) -> FrameRunner:
-    """A bundle's session as a FrameRunner: its first output is the logits."""
-    name = session.manifest.outputs[0].name
-    return lambda frames: np.asarray(session.run_batch(frames)[name], np.float32)
+    """A bundle's session as a FrameRunner: its first output is the logits. A graph of one batch size gets its own."""
+    name, batch = session.manifest.outputs[0].name, session.manifest.inputs[0].shape[0]
+
+    def run(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        step = batch if isinstance(batch, int) else len(frames)
+        parts = [session.run_batch(frames[i : i + step])[name] for i in range(0, len(frames), step)]
+        return np.asarray(np.concatenate(parts), np.float32)
+
+    return run
 
 
 def _bench(recipe: Recipe, bundles: tuple[Path, Path], progress: Progress) -> BenchResult:
@@ -181,30 +187,13 @@ def _bench(recipe: Recipe, bundles: tuple[Path, Path], progress: Progress) -> Be
     )
 
 
-def _examples(workspace: Workspace, bundles: tuple[Path, Path]) -> list[Example]:
-    """The first test images with what both nets say of them."""
-    samples = list(workspace.data.test[:EXAMPLES])
-    answers: list[list[NDArray[np.uint8]]] = []
-    for bundle in bundles:
-        with load(bundle, threads=torch.get_num_threads()) as session:
-            run = session_runner(session)
-            answers.append([_classes(run, s.image, workspace.image.multiple) for s in samples])
-    return [
-        Example(
-            name=sample.name,
-            frame=sample.image,
-            mask=sample.mask,
-            dense=dense,
-            compact=compact,
-            ignore_index=workspace.data.ignore_index,
+def _examples(workspace: Workspace, bundles: tuple[Path, Path]) -> Examples:
+    """Test images with what both bundles say of them."""
+    with ExitStack() as stack:
+        dense, compact = (
+            session_runner(stack.enter_context(load(bundle, threads=torch.get_num_threads()))) for bundle in bundles
         )
-        for sample, dense, compact in zip(samples, *answers)
-    ]
-
-
-def _classes(run: Callable[..., NDArray[np.float32]], image: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
-    logits = run(pad_to_multiple(image, multiple)[None])[0]
-    return np.asarray(logits.argmax(axis=0)[: image.shape[0], : image.shape[1]], np.uint8)
+        return workspace.kind.examples(dense, compact, workspace.image)
 
 
 def _outcome(

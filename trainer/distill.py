@@ -11,7 +11,7 @@ from .task import Step, Term
 
 
 def teacher_term(teacher: nn.Module, section: DistillSection, ignore_index: int) -> Term:
-    """weight * T^2 * KL(teacher || student) over the labelled pixels, as a term of the student's loss.
+    """weight * T^2 * KL(teacher || student) over what is labelled, as a term of the student's loss.
 
     `teacher` belongs to the term from now on: it answers in eval mode, without gradients, on the student's device.
     """
@@ -21,7 +21,7 @@ def teacher_term(teacher: nn.Module, section: DistillSection, ignore_index: int)
         teacher.to(step.images.device)  # moves nothing after the first step
         with torch.no_grad(), step.autocast():
             wanted = teacher(step.images)
-        labelled = step.masks != ignore_index
+        labelled = step.targets != ignore_index
         return section.weight * distillation(step.logits, wanted, section.temperature, labelled)
 
     return term

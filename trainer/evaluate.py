@@ -1,44 +1,33 @@
-"""Score a net on whole images, by whatever runs it: a torch module while training, a bundle's session afterwards."""
+"""Run a net on frames, by whatever runs it: a torch module while training, a bundle's session afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from edgeslim.exporter.export import normalize
 from edgeslim.exporter.trace import evaluating
 
-from .data import Sample
-from .metrics import Scores, SegmentationMetrics
-
 FrameRunner = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Frames (N, H, W, 3) uint8, sides divisible by the net's multiple, to logits (N, classes, H, W) float32."""
+"""Frames (N, H, W, channels) uint8, sides divisible by the net's multiple, to logits float32: (N, classes, H, W), or
+(N, classes) of a net that classifies whole images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFormat:
-    """How the net wants its images. mean, std: of pixels scaled to [0, 1]. multiple: what sides are divisible by."""
+    """How the net wants its images.
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean, std: of pixels scaled to [0, 1], one number a channel. multiple: what sides are divisible by.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     multiple: int
-
-
-def score_frames(
-    run: FrameRunner, samples: Iterable[Sample], classes: tuple[str, ...], ignore_index: int, multiple: int
-) -> Scores:
-    """Run every image whole, padded by mirroring to the net's multiple, and score its own pixels."""
-    metrics = SegmentationMetrics(classes, ignore_index)
-    for sample in samples:
-        height, width = sample.mask.shape
-        logits = run(pad_to_multiple(sample.image, multiple)[None])
-        metrics.update(logits[:, :, :height, :width], sample.mask[None])
-    return metrics.compute()
 
 
 def module_runner(module: nn.Module, image: ImageFormat) -> FrameRunner:
@@ -59,3 +48,9 @@ def pad_to_multiple(image: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8
     if not height and not width:
         return image
     return np.pad(image, ((0, height), (0, width), (0, 0)), mode="symmetric")
+
+
+def normalized(scaled: Tensor, image: ImageFormat) -> Tensor:
+    """What the net sees of pixels scaled to [0, 1]: (N, channels, h, w) float32 -> the same."""
+    mean, std = (scaled.new_tensor(v)[:, None, None] for v in (image.mean, image.std))
+    return (scaled - mean) / std

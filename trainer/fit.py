@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from edgeslim.errors import TrainingError
 from edgeslim.exporter.plan import PruningPlan
 
-from .checkpoint import INDEX, State, load_state
+from .checkpoint import INDEX, State, copy_state, load_state
 from .fit_state import FitState, find_fit, restore_optimizer, restore_state, save_fit
 from .optimizer import build_optimizer, learning_rate, set_rate
 from .progress import Progress, Silent
@@ -93,18 +93,18 @@ def fit(
         rate = learning_rate(section, state.step)
         set_rate(optimizer, rate)
         torch.manual_seed(_step_seed(seed, name, state.step))
-        images, masks = task.prepare(*(tensor.to(fabric.device) for tensor in batch))
+        images, targets = task.prepare(*(tensor.to(fabric.device) for tensor in batch))
         images = images.contiguous(memory_format=torch.channels_last)
         step = Step(
             number=state.step,
             rate=rate,
             module=module,
             images=images,
-            masks=masks,
+            targets=targets,
             logits=wrapped(images),
             autocast=fabric.autocast,
         )
-        parts = {"the loss": task.loss(step.logits, masks), **{label: term(step) for label, term in terms.items()}}
+        parts = {"the loss": task.loss(step.logits, targets), **{label: term(step) for label, term in terms.items()}}
         total = sum(parts.values(), torch.zeros((), device=fabric.device))
         values = {label: float(part.detach()) for label, part in parts.items()}
         if problem := _first_not_finite(values):
@@ -136,6 +136,27 @@ def _result(state: FitState, reused: bool = False) -> FitResult:
     return FitResult(
         step=state.step, best_step=state.best_step, scores=state.best_scores, terms=state.terms, reused=reused
     )
+
+
+def adopt(
+    module: nn.Module, task: Task, *, name: str, key: str, directory: Path, progress: Progress | None = None
+) -> FitResult:
+    """A stage in which nothing is trained: score the weights that `module` came with, and keep them as its checkpoint.
+
+    Raises CheckpointError for a checkpoint of another run.
+    """
+    progress = progress or Silent()
+    progress.stage(name)
+    saved = find_fit(directory, key, module)
+    if saved is not None:
+        state = restore_state(saved, directory, module)
+        load_state(module, state.best)
+        return FitResult(step=state.step, best_step=state.best_step, scores=state.best_scores, reused=True)
+    scores = dict(task.evaluate(module))
+    best = copy_state(module.state_dict())
+    state = FitState(finished=True, best=best, best_scores=scores, scores=scores)
+    save_fit(directory, state, module, None, key=key, plan=None)
+    return FitResult(step=0, best_step=0, scores=scores)
 
 
 def _fabric(section: FitSection, name: str, progress: Progress) -> Fabric:

@@ -66,17 +66,17 @@ def save_fit(
     path: Path,
     state: FitState,
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     *,
     key: str,
     plan: PruningPlan | None,
     pattern: State | None = None,
 ) -> None:
-    """Write a run's checkpoint. Raises TrainingError if the disk does not take it."""
+    """Write a run's checkpoint; a finished one has no optimizer. Raises TrainingError if the disk does not take it."""
     parts: dict[str, Mapping[str, Tensor]] = {"model": state.best}
     if pattern is not None:
         parts["pattern"] = pattern
-    if not state.finished:
+    if not state.finished and optimizer is not None:
         parts["current"] = module.state_dict()
         parts["optimizer"] = {
             f"{index}.{name}": torch.as_tensor(value)

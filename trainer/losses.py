@@ -1,4 +1,5 @@
-"""What training minimises: Dice and cross-entropy over the labelled pixels, and agreement with a teacher.
+"""What training minimises: Dice and cross-entropy over labelled pixels, cross-entropy over images, and agreement with
+a teacher.
 
 For class c with probabilities p and one-hot labels t, summed over the labelled pixels of the whole batch,
 
@@ -19,15 +20,17 @@ from edgeslim.errors import InvariantError
 
 
 class SegmentationLoss(nn.Module):
-    """dice * soft Dice loss + cross_entropy * mean cross-entropy.
+    """dice * soft Dice loss + cross_entropy * mean cross-entropy, against labels smoothed by `label_smoothing`.
 
     forward: logits (N, classes, H, W) float, target (N, H, W) int64 -> scalar float32. Pixels with the target
     `ignore_index` change neither value nor gradient. Without a labelled pixel the loss is 0 and so is its gradient.
     """
 
-    def __init__(self, dice: float, cross_entropy: float, classes: int, ignore_index: int) -> None:
+    def __init__(
+        self, dice: float, cross_entropy: float, classes: int, ignore_index: int, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__()
-        self.dice, self.cross_entropy = dice, cross_entropy
+        self.dice, self.cross_entropy, self.label_smoothing = dice, cross_entropy, label_smoothing
         self.classes, self.ignore_index = classes, ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -37,11 +40,33 @@ class SegmentationLoss(nn.Module):
         logits = torch.where(labelled[:, None], logits.float(), 0.0)
         loss = logits.new_zeros(())
         if self.cross_entropy > 0:
-            total = F.cross_entropy(logits, target, ignore_index=self.ignore_index, reduction="sum")
+            total = F.cross_entropy(
+                logits,
+                target,
+                ignore_index=self.ignore_index,
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )
             loss = loss + self.cross_entropy * total / labelled.sum().clamp(min=1)
         if self.dice > 0:
             loss = loss + self.dice * soft_dice_loss(logits, target, self.ignore_index)
         return loss
+
+
+class ClassificationLoss(nn.Module):
+    """cross_entropy * mean cross-entropy against (1 - s) * one-hot label + s / classes, s = `label_smoothing`.
+
+    forward: logits (N, classes) float, target (N,) int64 -> scalar float32.
+    Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture", 2015, arXiv 1512.00567, section 7.
+    """
+
+    def __init__(self, cross_entropy: float, classes: int, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.cross_entropy, self.classes, self.label_smoothing = cross_entropy, classes, label_smoothing
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        _check_shapes(logits, (target.shape[0], self.classes))
+        return self.cross_entropy * F.cross_entropy(logits.float(), target, label_smoothing=self.label_smoothing)
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
@@ -59,10 +84,11 @@ def soft_dice_loss(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float, valid_mask: Tensor | None = None) -> Tensor:
-    """T^2 * KL(teacher || student) of the softened class probabilities, mean over the valid pixels.
+    """T^2 * KL(teacher || student) of the softened class probabilities, mean over the valid pixels (or images).
 
-    student, teacher: logits (N, C, H, W), the teacher's without gradient; valid_mask: (N, H, W) bool, all if None.
-    Scalar float32; 0 without a valid pixel. T^2 keeps the gradient's size when T changes.
+    student, teacher: logits (N, C, H, W) or (N, C), the teacher's without gradient; valid_mask: the same without the
+    axis of classes, bool, all if None. Scalar float32; 0 without a valid pixel. T^2 keeps the gradient's size when T
+    changes.
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531.
     """
     _check_shapes(student, tuple(teacher.shape))

@@ -24,7 +24,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from edgeslim.errors import InvariantError
 
-Scores = dict[str, float | None]
+from .task import Scores
 
 
 class SegmentationMetrics:

@@ -1,6 +1,6 @@
 """The sections of a recipe: everything that a run depends on, and what each value may be.
 
-Every section is frozen and strict. Those of regularizers and criteria have files of their own. `recipe_file`
+Every section is frozen and strict. Those of data sets, regularizers and criteria have files of their own. `recipe_file`
 reads recipes from YAML and words what is wrong with them.
 """
 
@@ -11,12 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
+from .recipe_base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section, Size
 from .recipe_criteria import CriterionSpec, LnNormCriterion
+from .recipe_data import DataSpec
 from .recipe_regularizers import L0Regularizer, RegularizerSpec
-from .section import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
-
-Size = tuple[PositiveInt, PositiveInt]
-VesselSide = Annotated[int, Field(ge=32, le=2048)]
 
 
 class ModelSpec(Section):
@@ -24,72 +22,18 @@ class ModelSpec(Section):
 
     name: str
     args: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class DataSection(Section):
-    """What all data sets share. Sizes are (height, width) in pixels."""
-
-    validation: Fraction = 0.2
-    """Share of the training images held out for early stopping and every other choice."""
-    on_error: Literal["raise", "skip"] = "raise"
-    """What to do with an image that cannot be decoded: stop, or leave it out, count it and say so."""
-    mean: tuple[float, float, float] | None = None
-    """Per-channel mean of pixels scaled to [0, 1]; measured on the training images where absent."""
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-
-
-class VesselsData(DataSection):
-    """Built-in retina-like images with branching vessels, generated from a seed."""
-
-    name: Literal["vessels"]
-    train: Annotated[int, Field(ge=2)] = 48
-    """Images to train on, with those held out for validation."""
-    test: PositiveInt = 24
-    size: tuple[VesselSide, VesselSide] = (192, 192)
-    seed: NonNegativeInt = 0
-
-
-class StareData(DataSection):
-    """STARE retinal vessels: images/, manual_ah/ or manual_vk/, mask/ with the field of view."""
-
-    name: Literal["stare"]
-    root: Path
-    observer: Literal["ah", "vk"] = "ah"
-    train: PositiveInt = 10
-    """The first images in name order train (and validate); the rest are the test set."""
-
-
-class SegmentationFolderData(DataSection):
-    """A folder with images/ and masks/ (same base names), optionally split into train/ and test/."""
-
-    name: Literal["segmentation-folder"]
-    root: Path
-    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=255)]
-    mask: Literal["ids", "binary"] = "ids"
-    """`ids`: pixel value = class id, `ignore_index` = unlabelled. `binary`: zero = first class, other = second."""
-    ignore_index: Annotated[int, Field(ge=0, le=255)] = 255
-    test: Fraction = 0.2
-    """Share held out as the test set where the folder has no test/ of its own."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SegmentationFolderData:
-        if len(set(self.classes)) < len(self.classes):
-            raise ValueError("two classes have the same name")
-        if self.mask == "binary" and len(self.classes) != 2:
-            raise ValueError(f"mask: binary has two classes, {len(self.classes)} are named")
-        if self.mask == "binary" and self.ignore_index < 2:
-            raise ValueError(f"ignore_index {self.ignore_index} is a class of a binary mask")
-        return self
-
-
-DataSpec = Annotated[VesselsData | StareData | SegmentationFolderData, Field(discriminator="name")]
+    weights: Path | None = None
+    """What it starts from: a safetensors file, a checkpoint directory or a PyTorch file; chance where absent."""
 
 
 class AugmentSection(Section):
     """Random changes of a training crop; each is off at its zero."""
 
-    crop: Size = (96, 96)
-    """Cut from the image before anything else; a smaller image is padded with unlabelled black."""
+    crop: Size | None = None
+    """Cut from the image before anything else; a smaller image is padded with unlabelled black. 96 x 96 where absent,
+    in classification the whole image."""
+    padding: NonNegativeInt = 0
+    """Classification: pixels of black around the image before the crop is cut, that is the farthest shift."""
     flip: bool = True
     """Mirror left and right in half of the draws."""
     rotate_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
@@ -103,10 +47,13 @@ class AugmentSection(Section):
 
 
 class LossSection(Section):
-    """Weighted sum of the pixel losses."""
+    """Weighted sum of the losses."""
 
-    dice: NonNegativeFloat = 1.0
+    dice: NonNegativeFloat | None = None
+    """Segmentation: weight of the Dice loss, 1 where absent."""
     cross_entropy: NonNegativeFloat = 1.0
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of every label that is spread over all classes."""
 
     @model_validator(mode="after")
     def _some_loss(self) -> LossSection:
@@ -288,10 +235,27 @@ class Recipe(Section):
     data: DataSpec
     augment: AugmentSection = AugmentSection()
     loss: LossSection = LossSection()
-    train: FitSection
+    train: FitSection | None = None
+    """The dense net's training; null where it is used as `model.weights` has it."""
     sparsify: SparsifySection | None = None
     weights: WeightsSection | None = None
     prune: PruneSection
     finetune: FinetuneSection
     export: ExportSection = ExportSection()
     bench: BenchSection = BenchSection()
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Recipe:
+        if self.data.task == "classification" and self.loss.dice is not None:
+            raise ValueError(f"loss.dice is for masks, and {self.data.name} has one class an image: leave it out")
+        if self.data.task == "classification" and self.loss.cross_entropy == 0:
+            raise ValueError("loss.cross_entropy is 0: nothing would be learnt")
+        if self.data.task != "classification" and self.augment.padding:
+            raise ValueError(f"augment.padding is for classification, and {self.data.name} has masks: use augment.crop")
+        return self
+
+    @model_validator(mode="after")
+    def _trained_somewhere(self) -> Recipe:
+        if self.train is None and self.model.weights is None:
+            raise ValueError("train is missing, and so is model.weights: the net would know nothing")
+        return self

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from .recipe_base import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 
 class CriterionSection(Section):

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from edgeslim.errors import ConfigError
 
 from .recipe import Recipe
-from .section import Section
+from .recipe_base import Section
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from .section import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Section
+from .recipe_base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Section
 
 LOSS_IS_NO_PENALTY = "counting the loss's gradients is an importance, not a penalty: it belongs to prune.criterion"
 

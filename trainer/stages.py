@@ -1,6 +1,6 @@
 """The training half of a run: dense net, sparse net, pruned net.
 
-    dense     train from scratch                                                           stages/dense
+    dense     train from scratch or from given weights, or take those as they are          stages/dense
     sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
     weights   prune single weights, fine-tune the others, cut the filters that have none   stages/weights
     round-k   score, cut, recover                                                          stages/round-k
@@ -25,7 +25,7 @@ from edgeslim.exporter.plan import PruningPlan
 from .budget import WidthLimits, build_budget
 from .criteria import build_criterion
 from .distill import teacher_term
-from .fit import FitResult, fit
+from .fit import FitResult, adopt, fit
 from .lesson import Lesson
 from .progress import Progress
 from .pruned import PrunedModel
@@ -51,9 +51,16 @@ class Trained:
 
 
 def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, FitResult]:
-    """Train the recipe's net, or reuse the finished checkpoint of the same key."""
-    module = workspace.fresh_module()
-    return module, _train(workspace, module, workspace.recipe.train, "dense", progress)
+    """Train the recipe's net, or reuse the finished checkpoint of the same key; `train: null` takes it as it came."""
+    module, section = workspace.fresh_module(), workspace.recipe.train
+    if section is not None:
+        return module, _train(workspace, module, section, "dense", progress)
+    progress.note(
+        "dense: the given weights are used as they are; if they were trained on the validation images too, their "
+        "scores there are too high, while those on the test images are not affected"
+    )
+    key, directory = workspace.key("dense"), workspace.stage("dense")
+    return module, adopt(module, workspace.task, name="dense", key=key, directory=directory, progress=progress)
 
 
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
@@ -110,7 +117,7 @@ def _prune(
     recipe = workspace.recipe
     section, scores = recipe.prune, dict[str, Mapping[str, float]]()
     distill = recipe.finetune.distill
-    ignored = workspace.data.ignore_index
+    ignored = workspace.task.ignore_index
     terms = {} if distill is None else {"teacher": teacher_term(copy.deepcopy(dense), distill, ignored)}
 
     former = pruned.graph
@@ -139,7 +146,7 @@ def _prune(
     build_schedule(section.schedule).prune(
         pruned,
         build_criterion(section.criterion),
-        build_budget(section.budget, limits, pruned.channels, (1, 3, *workspace.frame_size)),
+        build_budget(section.budget, limits, pruned.channels, (1, workspace.kind.channels, *workspace.frame_size)),
         workspace.calibration(images),
         recover=recover,
         lesson=Lesson(loss=workspace.task.loss, targets=targets),

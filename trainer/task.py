@@ -1,8 +1,9 @@
 """What is learnt: the task of a training run, and the two places where more can take part in its steps.
 
-    total loss of a step = task.loss(logits, masks) + sum of term(step) over the terms, each logged by its name
+    total loss of a step = task.loss(logits, targets) + sum of term(step) over the terms, each logged by its name
     after_step(step)       once the optimiser has moved the weights
 
+A target is what the net should say of an image: a mask in segmentation, a class in classification (see `kinds`).
 A penalty on weights and a teacher are terms. What holds masks, or cuts while training goes on, comes after the step.
 """
 
@@ -18,16 +19,21 @@ from torch.utils.data import Dataset
 
 Batch = tuple[Tensor, Tensor]
 Numbers = Mapping[str, float]
+Scores = dict[str, float | None]
+"""What was scored, by name; None where there was nothing to score."""
+NO_CLASS = -100
+"""The `ignore_index` of a task whose targets all count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What is learnt, from what, and how success is measured.
 
-    draws: draw number -> (image (3, h, w) uint8, mask (h, w) int64), without end.
-    prepare: that batch, on the device -> (normalised images float32, masks), randomly augmented.
-    loss: (logits, masks) -> scalar. evaluate: module -> scores on the validation images.
+    draws: draw number -> (image (channels, h, w) uint8, target int64), without end.
+    prepare: that batch, on the device -> (normalised images float32, targets), randomly augmented.
+    loss: (logits, targets) -> scalar. evaluate: module -> scores on the validation images.
     score: the entry of `evaluate` that early stopping and the choice of the best weights go by, higher = better.
+    ignore_index: the value of targets that count nowhere.
     """
 
     draws: Dataset[Batch]
@@ -35,15 +41,16 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor]
     evaluate: Callable[[nn.Module], Numbers]
     score: str
+    ignore_index: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One step of a training run, as terms and what comes after the step see it. Tensors are on the run's device.
 
-    number: from 0.  rate: the learning rate.  module: the net in training.  images: (N, 3, h, w) float32, normalised
-    and augmented.
-    masks: (N, h, w) int64.  logits: (N, classes, h, w) float, with gradients.
+    number: from 0.  rate: the learning rate.  module: the net in training.  images: (N, channels, h, w) float32,
+    normalised and augmented.  targets: (N, h, w) or (N,) int64.  logits: (N, classes, h, w) or (N, classes) float, with
+    gradients.
     autocast: the run's precision as a context, for a term that runs another net.
     """
 
@@ -51,7 +58,7 @@ class Step:
     rate: float
     module: nn.Module
     images: Tensor
-    masks: Tensor
+    targets: Tensor
     logits: Tensor
     autocast: Callable[[], AbstractContextManager[None]]
 

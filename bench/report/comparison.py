@@ -7,7 +7,7 @@ called a fall, in the headline if it is the main one and in the warnings if it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,10 +20,13 @@ from .numbers import BYTES, COUNTS, MILLISECONDS, alike, count, percent, score
 
 NOTABLE_DROP = 0.01
 """What edgeslim promises to stay within, in units of the metric."""
+FEW_CLASSES = 3
+"""So many classes that fell are listed one by one."""
 SLIGHT_SPEEDUP = 1.1
 """Below this a speed-up is real, yet hardly worth a change of net."""
 _PREFERRED = ("dice", "miou", "iou", "accuracy")
-_NAMES = {"dice": "Dice", "iou": "IoU", "miou": "mean IoU", "auc": "AUC"}
+_NAMES = {"dice": "Dice", "iou": "IoU", "miou": "mean IoU", "auc": "AUC", "top5": "top-5 accuracy"}
+_OF_CLASS = {"iou_": "IoU of ", "accuracy_": "accuracy of "}
 
 Tone = Literal["good", "caution", "bad", "plain"]
 
@@ -59,9 +62,15 @@ class Group:
 
 def metric_name(name: str) -> str:
     """How a metric is written for people: "miou" is "mean IoU", "iou_car" is "IoU of car"."""
-    if name.startswith("iou_"):
-        return f"IoU of {name.removeprefix('iou_')}"
+    for prefix, words in _OF_CLASS.items():
+        if name.startswith(prefix):
+            return words + name.removeprefix(prefix)
     return _NAMES.get(name, name.replace("_", " "))
+
+
+def is_of_class(name: str) -> bool:
+    """Whether a metric is of a single class."""
+    return name.startswith(tuple(_OF_CLASS))
 
 
 def main_metric(scores: Sequence[Mapping[str, float]]) -> str | None:
@@ -88,18 +97,30 @@ def headline(verdicts: Sequence[Verdict]) -> str:
 
 def findings(dense: Manifest, compact: Manifest, bench: BenchResult) -> tuple[str, ...]:
     """What the figures themselves warn of, beyond what the benchmark already said."""
-    main = main_metric([dense.metrics, compact.metrics])
-    found = [
-        f"{metric_name(name)} fell from {score(before)} to {score(compact.metrics[name])}, "
-        f"by {before - compact.metrics[name]:.4f}"
-        for name, before in dense.metrics.items()
-        if name != main and name in compact.metrics and _fell(before, compact.metrics[name])
-    ]
+    found = list(_falls(dense.metrics, compact.metrics))
     if dense.certificate.stages and not dense.certificate.passed:
         found.append("the proof of the dense net failed, so the comparison stands on a net that was not trained")
     if bench.against is not None and min(bench.against.latency.n, bench.subject.latency.n) < 100:
         found.append("with fewer than 100 samples the p99 is the slowest sample")
     return tuple(found)
+
+
+def _falls(dense: Mapping[str, float], compact: Mapping[str, float]) -> Iterator[str]:
+    """Every metric but the main one that fell; single classes in one sentence where there are more than a few."""
+    main = main_metric([dense, compact])
+    fallen = {n: b - compact[n] for n, b in dense.items() if n != main and n in compact and _fell(b, compact[n])}
+    for prefix, words in _OF_CLASS.items():
+        classes = [name for name in fallen if name.startswith(prefix)]
+        if len(classes) > FEW_CLASSES:
+            worst = max(classes, key=lambda name: fallen[name])
+            yield (
+                f"{words}a class fell by more than {NOTABLE_DROP:g} in {len(classes)} of "
+                f"{sum(name.startswith(prefix) for name in dense)} classes, the most in "
+                f"{worst.removeprefix(prefix)}, from {score(dense[worst])} to {score(compact[worst])}"
+            )
+            fallen = {name: drop for name, drop in fallen.items() if name not in classes}
+    for name, drop in fallen.items():
+        yield f"{metric_name(name)} fell from {score(dense[name])} to {score(compact[name])}, by {drop:.4f}"
 
 
 def _speed(bench: BenchResult) -> Verdict:

@@ -19,13 +19,17 @@ from edgeslim.runtime.manifest import LayerCoverage, Manifest, TensorSpec
 
 from ..result import BenchResult, Machine, Settings, Side, Speedup
 from . import comparison, plots
+from .answers import AnswerExample, sheet
 from .comparison import Tone
 from .examples import Example, gallery
 from .numbers import BYTES, count, error, percent, quantity, score
 
-__all__ = ["Example", "ReportData", "render"]
+__all__ = ["AnswerExample", "Example", "ReportData", "render"]
 
 MOST_EXAMPLES = 4
+"""Of masks, each a row of five pictures."""
+MOST_ANSWERS = 12
+MOST_COLUMNS = 12
 UNKNOWN = "not reported"
 _SIGNS: Mapping[Tone, str] = {"bad": "✗", "caution": "!", "good": "✓", "plain": ""}
 
@@ -41,7 +45,7 @@ class ReportData:
     stages: Mapping[str, Mapping[str, float]]
     """Training stage -> scores on the validation images, in the order of training."""
     notes: tuple[str, ...]
-    examples: Sequence[Example]
+    examples: Sequence[Example] | Sequence[AnswerExample]
     command: str
     """The exact command that made it."""
 
@@ -52,6 +56,8 @@ def render(data: ReportData) -> str:
     warnings = (*data.bench.warnings, *comparison.findings(data.dense, data.compact, data.bench))
     bad = any(verdict.tone == "bad" for verdict in verdicts)
     coverage = data.compact.coverage
+    masks = [example for example in data.examples if isinstance(example, Example)][:MOST_EXAMPLES]
+    answers = [example for example in data.examples if isinstance(example, AnswerExample)][:MOST_ANSWERS]
     sections = {
         "name": data.name,
         "headline": comparison.headline(verdicts),
@@ -63,7 +69,8 @@ def render(data: ReportData) -> str:
         "groups": comparison.comparison(data.dense, data.compact, data.bench),
         "plots": _plots(data),
         "stages": _stage_scores(data.stages),
-        "gallery": gallery(data.examples[:MOST_EXAMPLES], data.compact.classes) if data.examples else None,
+        "gallery": gallery(masks, data.compact.classes) if masks else None,
+        "sheet": sheet(answers, data.compact.classes) if answers else None,
         "certificates": [(title, _proof_rows(c.stages), c.missing.items()) for title, c in _certificates(data)],
         "coverage": [_coverage_row(layer) for layer in coverage],
         "coverage_summary": _coverage_summary(coverage),
@@ -115,8 +122,10 @@ def _plots(data: ReportData) -> list[tuple[plots.Plot, Markup]]:
 
 
 def _stage_scores(stages: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Column titles, and one row a stage."""
+    """Column titles, and one row a stage. Single classes are left out where they would make the table too wide."""
     names = list(dict.fromkeys(name for scores in stages.values() for name in scores))
+    if len(names) > MOST_COLUMNS:
+        names = [name for name in names if not comparison.is_of_class(name)]
     rows = [(stage, [score(scores.get(name)) for name in names]) for stage, scores in stages.items()]
     return [comparison.metric_name(name) for name in names], rows
 
@@ -186,6 +195,7 @@ def _interface(manifest: Manifest) -> list[tuple[str, str]]:
     rows += [("Output " + spec.name, _tensor(spec)) for spec in manifest.outputs]
     rows.append(("Normalisation", f"{image.colour}, mean {mean}, std {std} of pixels in [0, 1], {place}"))
     rows.append(("Frame sides", f"multiples of {image.size_multiple}" if image.size_multiple > 1 else "any"))
+    rows.append(("Task", manifest.task or ""))
     rows.append(("Classes", ", ".join(manifest.classes)))
     return [(label, text) for label, text in rows if text]
 

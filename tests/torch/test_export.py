@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from edgeslim.errors import (
     DataError,
@@ -20,6 +21,7 @@ from edgeslim.exporter.export import compile_graph, normalize
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.plan import PruningPlan
 from edgeslim.runtime import load, read_bundle
+from edgeslim.trainer.pruned import PrunedModel
 
 from .exports import FRAMES, MEAN, STD, answers, left_over, pruned
 
@@ -157,7 +159,7 @@ def test_a_dense_net_is_exported_as_it_is(tmp_path: Path) -> None:
 def test_several_outputs(tmp_path: Path) -> None:
     net = pruned("two outputs")
     path = export_function(net, tmp_path / "net.bundle")
-    assert [o.layout for o in read_bundle(path).manifest.outputs] == ["NCHW", ""]
+    assert [o.layout for o in read_bundle(path).manifest.outputs] == ["NCHW", "NC"]
     with load(path) as session:
         seen = session.run(FRAMES[0])
     for a, b in zip(seen.values(), answers(net, FRAMES[0], (0.0,) * 3, (1.0,) * 3), strict=True):
@@ -182,10 +184,31 @@ def test_a_net_of_one_size(tmp_path: Path) -> None:
     assert left_over(tmp_path) == ["net.bundle"]
 
 
-def test_a_grey_net_is_refused(tmp_path: Path) -> None:
+def test_a_net_on_grey_images(tmp_path: Path) -> None:
+    net = pruned("grey")
+    path = export_function(net, tmp_path / "net.bundle", mean=(0.25,), std=(0.5,))
+    manifest = read_bundle(path).manifest
+    assert (manifest.image.colour, manifest.image.mean, manifest.inputs[0].shape[3]) == ("grey", (0.25,), 1)
+    frame = FRAMES[0][:, :, :1]
+    with load(path) as session:
+        session.verify_golden()
+        (seen,) = session.run(frame).values()
+        with pytest.raises(DataError, match=r"3 channels \(grey\) given, the net takes exactly 1"):
+            session.run(FRAMES[0])
+    (wanted,) = answers(net, frame, (0.25,), (0.5,))
+    np.testing.assert_allclose(seen, wanted, rtol=1e-4, atol=2e-5 * float(wanted.abs().max()))
+
+
+def test_a_net_on_five_channels_is_refused(tmp_path: Path) -> None:
+    wide = PrunedModel.from_module(nn.Conv2d(5, 2, 1), torch.rand(1, 5, 16, 16))
     with pytest.raises(ExportError, match="a bundle holds nets on RGB images"):
-        export_function(pruned("grey"), tmp_path / "net.bundle")
+        export_function(wide, tmp_path / "net.bundle", mean=(0.0,) * 3, std=(1.0,) * 3)
     assert left_over(tmp_path) == []
+
+
+def test_a_task_is_stated_and_must_fit_the_output(tmp_path: Path) -> None:
+    path = export_function(pruned(), tmp_path / "net.bundle", task="segmentation")
+    assert read_bundle(path).manifest.task == "segmentation"
 
 
 def test_all_forms_of_the_net_are_at_hand() -> None:

@@ -24,9 +24,10 @@ from .exports import built, content, left_over, pruned
     ("options", "said"),
     [
         ({"mean": (0.5, 0.5)}, "give three numbers"),
-        ({"mean": None}, "give three numbers"),
+        ({"mean": (0.5,)}, "give three numbers"),
+        ({"mean": 0.5}, "give three numbers"),
         ({"std": (1.0, 0.0, 1.0)}, "it must be above 0"),
-        ({"mean": (float("nan"), 0.0, 0.0)}, "give three finite numbers"),
+        ({"mean": (float("nan"), 0.0, 0.0)}, "give finite numbers, three numbers"),
         ({"size": (30, 32), "size_multiple": 4}, "frames of 30 x 32 do not fit size_multiple 4"),
         ({"size_multiple": 0}, "do not fit size_multiple 0"),
         ({"frames": [np.zeros((32, 32, 3), np.float32)]}, r"a frame of float32 \(32, 32, 3\)"),

@@ -143,7 +143,7 @@ def test_terms_see_every_step_and_calls_come_in_order(workspace: Workspace) -> N
     def term(step: Step) -> Tensor:
         assert step.module is net and step.logits.requires_grad
         assert step.images.shape == (2, 3, 32, 32) and step.images.dtype == torch.float32
-        assert step.masks.shape == (2, 32, 32) and step.logits.shape == (2, 2, 32, 32)
+        assert step.targets.shape == (2, 32, 32) and step.logits.shape == (2, 2, 32, 32)
         seen.append(("term", step.number))
         return 0 * step.logits.sum()
 

@@ -129,8 +129,8 @@ def test_a_manifest_without_a_hash_for_the_model(bundle_copy: Path) -> None:
 
 
 def test_a_newer_schema(bundle_copy: Path) -> None:
-    (bundle_copy / "manifest.json").write_text('{"schema": 3, "written_by": "7.0.0", "new": []}')
-    refuse(bundle_copy, r"schema 3, written by edgeslim 7\.0\.0")
+    (bundle_copy / "manifest.json").write_text('{"schema": 7, "written_by": "7.0.0", "new": []}')
+    refuse(bundle_copy, r"schema 7, written by edgeslim 7\.0\.0")
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a\\..\\secret", "docs/../../secret"])

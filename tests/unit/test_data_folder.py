@@ -11,7 +11,7 @@ from PIL import Image
 
 from edgeslim.errors import DataError
 from edgeslim.trainer.data import build_data
-from edgeslim.trainer.recipe import SegmentationFolderData
+from edgeslim.trainer.recipe_data import SegmentationFolderData
 
 SIZE = (20, 24)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from edgeslim.errors import DataError
 from edgeslim.trainer.data import build_data
-from edgeslim.trainer.recipe import StareData
+from edgeslim.trainer.recipe_data import StareData
 
 
 def spec(root: Path, **options: Any) -> StareData:

@@ -10,7 +10,7 @@ import pytest
 from edgeslim.errors import DataError
 from edgeslim.trainer.data import build_data
 from edgeslim.trainer.data.vessels import vessel_samples
-from edgeslim.trainer.recipe import VesselsData
+from edgeslim.trainer.recipe_data import VesselsData
 
 SIZE = (96, 96)
 

@@ -174,10 +174,31 @@ def test_names_must_be_unique(tiny_manifest: Callable[..., Manifest]) -> None:
         parse_manifest(changed(tiny_manifest(), "outputs", value=twice), "here")
 
 
+def test_schema_1_is_read_as_ever(tiny_manifest: Callable[..., Manifest]) -> None:
+    """It knew no task, and no images but RGB ones."""
+    old = parse_manifest((GOLDEN.parent / "manifest-schema-1.json").read_bytes(), "golden")
+    new = parse_manifest(GOLDEN.read_bytes(), "golden")
+    assert (old.schema, old.task, old.image.colour) == (1, None, "RGB")
+    assert dataclasses.replace(old, schema=SCHEMA) == new
+
+
+def test_grey_images_and_a_task(tiny_manifest: Callable[..., Manifest]) -> None:
+    grey = ImageSpec(colour="grey", mean=(0.5,), std=(0.25,), size_multiple=8)
+    assert grey.channels == 1
+    manifest = dataclasses.replace(tiny_manifest(), image=grey, task="segmentation")
+    assert parse_manifest(schema.dumps(manifest).encode(), "here") == manifest
+    with pytest.raises(ValueError, match="1 means and 1 stds for 3 channels"):
+        ImageSpec(mean=(0.5,), std=(0.25,))
+    with pytest.raises(ValueError, match="3 means and 3 stds for 1 channels"):
+        dataclasses.replace(tiny_manifest().image, colour="grey")
+    with pytest.raises(ValueError, match="task classification has an output of 2 axes"):
+        dataclasses.replace(tiny_manifest(), task="classification")
+
+
 def test_a_newer_schema_names_the_version_that_reads_it() -> None:
     future = {"schema": SCHEMA + 1, "written_by": "9.8.7", "unknown": {"entirely": "new"}}
     with pytest.raises(
-        BundleError, match=r"schema 3, written by edgeslim 9\.8\.7; this edgeslim reads up to"
+        BundleError, match=rf"schema {SCHEMA + 1}, written by edgeslim 9\.8\.7; this edgeslim reads up to"
     ) as caught:
         parse_manifest(json.dumps(future).encode(), "here")
     assert "pip install 'edgeslim>=9.8.7'" in caught.value.hint

@@ -12,13 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeslim.errors import ConfigError
-from edgeslim.trainer.recipe import (
-    RatioBudget,
-    Recipe,
-    SegmentationFolderData,
-    StareData,
-    VesselsData,
-)
+from edgeslim.trainer.recipe import RatioBudget, Recipe
+from edgeslim.trainer.recipe_data import SegmentationFolderData, StareData, VesselsData
 from edgeslim.trainer.recipe_file import load_recipe, parse_recipe
 
 MINIMAL: dict[str, Any] = {
@@ -89,7 +84,12 @@ def test_minimal_recipe_and_defaults(tmp_path: Path) -> None:
         ("prune.budget.name", ..., "recipe: prune.budget.name: missing"),
         ("data", ..., "recipe: data: missing"),
         ("data.name", "stare", "recipe: data.root: missing"),
-        ("data.name", "mnist", "recipe: data.name: 'mnist' is not one of 'vessels', 'stare', 'segmentation-folder'"),
+        ("data.name", "minst", "recipe: data.name: 'minst' is not one of 'vessels', 'stare', 'chase-db1', 'drive', "),
+        ("data.mean", [0.5], "recipe: data: mean has 1 numbers, the images have 3 channels"),
+        ("data", {"name": "mnist", "root": "x", "std": [1.0, 1.0, 1.0]}, "data: std has 3 numbers, the images have 1"),
+        ("augment.padding", 4, "recipe: augment.padding is for classification, and vessels has masks"),
+        ("train", None, "recipe: train is missing, and so is model.weights"),
+        ("train", ..., "recipe: train is missing, and so is model.weights"),
         ("data", 3, "recipe: data"),
         ("prune.criterion", {"name": "ln_norm", "images": 0}, "recipe: prune.criterion.images: input should be"),
         ("prune.schedule", {"name": "iterative", "steps": 0}, "recipe: prune.schedule.steps: input should be"),
@@ -100,6 +100,30 @@ def test_minimal_recipe_and_defaults(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_mistake_names_its_yaml_path(path: str, value: Any, expected: str) -> None:
     assert expected in message(changed(path, value))
+
+
+CLASSIFY: dict[str, Any] = {**MINIMAL, "data": {"name": "cifar10", "root": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"loss": {"dice": 1.0}}, "recipe: loss.dice is for masks, and cifar10 has one class an image"),
+        ({"loss": {"cross_entropy": 0}}, "recipe: loss.cross_entropy is 0"),
+        ({"loss": {"label_smoothing": 1.0}}, "recipe: loss.label_smoothing: input should be less than 1"),
+        ({"data": {"name": "image-folder", "root": "x"}}, "recipe: data.size: missing"),
+        ({"data": {"name": "mnist", "root": "x", "classes": ["one"]}}, "recipe: data.classes: "),
+    ],
+)
+def test_mistakes_in_classification(section: dict[str, Any], expected: str) -> None:
+    assert expected in message({**CLASSIFY, **section})
+
+
+def test_classification_without_a_word_on_loss_and_crop() -> None:
+    recipe = parse_recipe({**CLASSIFY, "model": {"name": "resnet20", "weights": "w.pt"}, "train": None})
+    assert recipe.data.task == "classification" and recipe.train is None
+    assert recipe.loss.dice is None and recipe.augment.crop is None and recipe.augment.padding == 0
+    assert parse_recipe(json.loads(recipe.model_dump_json())) == recipe
 
 
 @pytest.mark.parametrize("section", ["model", "vessels", "data"])
@@ -236,6 +260,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e300, 1e300) | texts
 json_values = scalars | st.lists(scalars, max_size=3)
 args = st.dictionaries(texts, json_values, max_size=3)
+roots = st.sampled_from(["a", "/b/c", "../d"])
 sizes = st.lists(st.integers(32, 999), min_size=2, max_size=2)
 recipes = st.fixed_dictionaries(
     {
@@ -243,7 +268,12 @@ recipes = st.fixed_dictionaries(
         "model": st.fixed_dictionaries({"name": texts}, optional={"args": args}),
         "data": st.one_of(
             st.fixed_dictionaries({"name": st.just("vessels"), "size": sizes}),
-            st.fixed_dictionaries({"name": st.just("stare"), "root": st.sampled_from(["a", "/b/c", "../d"])}),
+            st.fixed_dictionaries(
+                {"name": st.sampled_from(["stare", "drive", "camvid", "mnist", "cifar10"]), "root": roots}
+            ),
+            st.fixed_dictionaries(
+                {"name": st.just("image-folder"), "root": roots, "size": sizes}, optional={"grey": st.booleans()}
+            ),
             st.fixed_dictionaries(
                 {"name": st.just("segmentation-folder"), "root": st.just("."), "classes": st.just(["x", "y", "z"])},
                 optional={"mean": st.none() | st.lists(st.floats(0, 1), min_size=3, max_size=3), "test": fraction},

@@ -59,11 +59,11 @@ def test_frames_need_not_be_contiguous(intact_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("frame", "said", "hint"),
     [
-        (FRAMES[0].astype(np.float32), "dtype is float32, the net takes uint8", "8-bit RGB"),
+        (FRAMES[0].astype(np.float32), "dtype is float32, the net takes uint8", "8-bit pixels"),
         (FRAMES[0][:, :, 0], r"shape \[24, 32\] given, one frame is", "run_batch"),
         (FRAMES, r"shape \[3, 24, 32, 3\] given, one frame is", "run_batch"),
         (FRAMES[0].tolist(), "a list given", "run_batch"),
-        (FRAMES[0][:, :, :2], r"2 colours \(RGB\) given, the net takes exactly 3", "shape"),
+        (FRAMES[0][:, :, :2], r"2 channels \(RGB\) given, the net takes exactly 3", "shape"),
         (FRAMES[0][:17, :31], "24x32", "24x32"),
         (FRAMES[0][:0], "no pixels", "at least one frame"),
     ],
@@ -174,7 +174,7 @@ def test_a_bundle_without_golden_vectors(
         ),
         (
             {"inputs": (TensorSpec(name="frame", dtype="uint8", shape=("N", "H", "W", 1), layout="NHWC"),)},
-            "1 colours, RGB has 3",
+            "1 channels, RGB has 3",
         ),
     ],
 )

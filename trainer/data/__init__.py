@@ -6,12 +6,17 @@ What needs torch stays behind its own name, so that reading a data set does not 
 
 from .check import ReportProgress
 from .decode import DecodeError, decode_image, decode_mask
-from .registry import build_data
+from .labelled import ClassificationData, LabelledImage, LabelledImages
+from .registry import Data, build_data
 from .samples import Sample, Samples, SegmentationData
-from .statistics import channel_statistics
+from .statistics import channel_statistics, image_statistics
 
 __all__ = [
+    "ClassificationData",
+    "Data",
     "DecodeError",
+    "LabelledImage",
+    "LabelledImages",
     "ReportProgress",
     "Sample",
     "Samples",
@@ -20,4 +25,5 @@ __all__ = [
     "channel_statistics",
     "decode_image",
     "decode_mask",
+    "image_statistics",
 ]

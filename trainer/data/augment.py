@@ -25,7 +25,13 @@ class Augment(nn.Module):
     def __init__(self, section: AugmentSection, ignore_index: int) -> None:
         super().__init__()
         self.ignore_index = ignore_index
-        self._steps = _steps(section)
+        outside = {"resample": Resample.NEAREST, "align_corners": False, "padding_mode": SamplePadding.ZEROS}
+        steps = _steps(section)
+        self._steps = (
+            K.AugmentationSequential(*steps, data_keys=["input", "mask"], extra_args={DataKey.MASK: outside})
+            if steps
+            else None
+        )
 
     def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         if self._steps is None:
@@ -37,7 +43,20 @@ class Augment(nn.Module):
         return images, torch.where(labels == 0, self.ignore_index, labels - 1)
 
 
-def _steps(section: AugmentSection) -> K.AugmentationSequential | None:
+class ImageAugment(nn.Module):
+    """The same without masks: images (N, channels, h, w) float32 in [0, 1] -> the same, changed."""
+
+    def __init__(self, section: AugmentSection) -> None:
+        super().__init__()
+        steps = _steps(section)
+        self._steps = K.AugmentationSequential(*steps, data_keys=["input"]) if steps else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        changed: Tensor = images if self._steps is None else self._steps(images)
+        return changed
+
+
+def _steps(section: AugmentSection) -> list[_AugmentationBase]:
     steps: list[_AugmentationBase] = []
     if section.flip:
         steps.append(K.RandomHorizontalFlip(p=0.5))
@@ -46,10 +65,7 @@ def _steps(section: AugmentSection) -> K.AugmentationSequential | None:
         steps.append(K.RandomAffine(section.rotate_degrees, scale=zoom, padding_mode="reflection", p=1.0))
     if section.brightness > 0 or section.contrast > 0:
         steps.append(_BrightnessThenContrast(section.brightness, section.contrast, p=1.0))
-    if not steps:
-        return None
-    outside = {"resample": Resample.NEAREST, "align_corners": False, "padding_mode": SamplePadding.ZEROS}
-    return K.AugmentationSequential(*steps, data_keys=["input", "mask"], extra_args={DataKey.MASK: outside})
+    return steps
 
 
 class _BrightnessThenContrast(K.ColorJitter):  # type: ignore[misc]  # kornia is untyped

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,7 +52,7 @@ def check_samples(
     good: list[int] = []
     skipped: list[str] = []
     pixels = np.zeros(256, dtype=np.int64)
-    with _late_bar() if progress is None else nullcontext(progress) as report:
+    with late_bar(progress) as report:
         for index in range(len(samples)):
             try:
                 pixels += np.bincount(samples[index].mask.ravel(), minlength=256)
@@ -84,8 +84,11 @@ def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) ->
 
 
 @contextmanager
-def _late_bar() -> Iterator[ReportProgress]:
-    """A progress bar on stderr that shows itself only once the work turns out to be long."""
+def late_bar(progress: ReportProgress | None) -> Iterator[ReportProgress]:
+    """`progress`, or else a bar on stderr that shows itself only once the work turns out to be long."""
+    if progress is not None:
+        yield progress
+        return
     started = time.monotonic()
     bar = Progress(console=Console(stderr=True), transient=True)
     task = bar.add_task("checking data")

@@ -57,11 +57,14 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
 def decode_mask(path: Path, binary: bool = False) -> NDArray[np.int64]:
     """The labels in `path` as (H, W) int64: its grey values, its palette indices, or 0 and 1 of a 1-bit file.
 
-    binary: non-zero becomes 1; a JPEG, whose values are only nearly right, is split at 128.
+    binary: non-zero becomes 1; a JPEG, whose values are only nearly right, is split at 128, and so is the brightness
+    of a GIF, whose palette may stand in any order.
     Raises DecodeError if it cannot be read, DataError if it is colour, floating point, or ids in a JPEG.
     """
     image = _open(path)
     lossy = image.format not in _EXACT_MASK_FORMATS
+    if image.format == "GIF":
+        image = image.convert("L")
     if lossy and not binary:
         raise DataError(f"{path}: {image.format} changes pixel values, so class ids are lost", "save masks as PNG")
     if image.mode == "F":

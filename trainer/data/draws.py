@@ -11,13 +11,31 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from .samples import Sample
 
 _TRIES = 5
+
+
+class EpochOrder:
+    """Which of `count` images a draw shows: each once per epoch, in an order of that epoch's own."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._seed = count, seed
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def position(self, draw: int) -> int:
+        """The image's position. Raises IndexError for a negative draw."""
+        if draw < 0:
+            raise IndexError(f"draw {draw}: draws count from 0")
+        epoch, place = divmod(draw, self._count)
+        if epoch != self._epoch:
+            # The third number keeps this stream apart from the crops' [seed, draw].
+            self._order = np.random.default_rng([self._seed, epoch, 1]).permutation(self._count)
+            self._epoch = epoch
+        return int(self._order[place])
 
 
 class CropDraws(Dataset[tuple[Tensor, Tensor]]):
@@ -30,16 +48,14 @@ class CropDraws(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, samples: Sequence[Sample], crop: tuple[int, int], seed: int, ignore_index: int) -> None:
         self.samples, self.crop, self.seed, self.ignore_index = samples, crop, seed, ignore_index
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self._order = EpochOrder(len(samples), seed)
 
     def __getitem__(self, draw: int) -> tuple[Tensor, Tensor]:
-        if draw < 0:
-            raise IndexError(f"draw {draw}: draws count from 0")
-        sample = self.samples[self._image_of(draw)]
+        sample = self.samples[self._order.position(draw)]
         rng = np.random.default_rng([self.seed, draw])
         for _ in range(_TRIES):
-            rows, target_rows = _window(rng, sample.mask.shape[0], self.crop[0])
-            columns, target_columns = _window(rng, sample.mask.shape[1], self.crop[1])
+            rows, target_rows = window(rng, sample.mask.shape[0], self.crop[0])
+            columns, target_columns = window(rng, sample.mask.shape[1], self.crop[1])
             labels = sample.mask[rows, columns]
             if np.any(labels != self.ignore_index):
                 break
@@ -49,20 +65,8 @@ class CropDraws(Dataset[tuple[Tensor, Tensor]]):
         mask[target_rows, target_columns] = labels
         return torch.from_numpy(image), torch.from_numpy(mask)
 
-    def _image_of(self, draw: int) -> int:
-        epoch, position = divmod(draw, len(self.samples))
-        if epoch != self._epoch:
-            self._order = _order(self.seed, epoch, len(self.samples))
-            self._epoch = epoch
-        return int(self._order[position])
 
-
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    # The third number keeps this stream apart from the crops' [seed, draw].
-    return np.random.default_rng([seed, epoch, 1]).permutation(count)
-
-
-def _window(rng: np.random.Generator, length: int, crop: int) -> tuple[slice, slice]:
+def window(rng: np.random.Generator, length: int, crop: int) -> tuple[slice, slice]:
     """A random window of one axis: where to read in the image, and where that goes in the crop."""
     offset = int(rng.integers(abs(length - crop) + 1))
     if length >= crop:

@@ -5,7 +5,7 @@ A pair is checked whenever it is decoded: equal sizes, and no mask value that is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +72,10 @@ def check_sizes(image: Path, image_size: tuple[int, ...], mask: Path, mask_size:
         )
 
 
-def list_images(folder: Path) -> dict[str, Path]:
+def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> dict[str, Path]:
     """The picture files directly in `folder`, base name -> path, in name order.
 
+    suffixes: of pictures, in lower case.
     Raises DataError if the folder is missing or has none, or if two files share a base name.
     """
     try:
@@ -86,7 +87,7 @@ def list_images(folder: Path) -> dict[str, Path]:
         ) from error
     found: dict[str, Path] = {}
     for file in files:
-        if file.suffix.lower() not in SUFFIXES or not file.is_file():
+        if file.suffix.lower() not in suffixes or not file.is_file():
             continue
         if file.stem in found:
             raise DataError(
@@ -94,7 +95,7 @@ def list_images(folder: Path) -> dict[str, Path]:
             )
         found[file.stem] = file
     if not found:
-        raise DataError(f"data folder {folder} has no images", f"edgeslim reads {', '.join(SUFFIXES)}")
+        raise DataError(f"data folder {folder} has no images", f"edgeslim reads {', '.join(suffixes)}")
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeslim.errors import DataError
 
-from ..recipe import SegmentationFolderData
+from ..recipe_data import SegmentationFolderData
 from .check import Checked, ReportProgress, check_labels, check_samples
 from .pairs import PairLoader, list_images, pair_files
 from .samples import Samples, SegmentationData

@@ -8,39 +8,14 @@ field of view are unlabelled: a camera's black border says nothing about vessels
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-
 from edgeslim.errors import DataError
 
-from ..recipe import StareData
+from ..recipe_data import StareData
 from .check import ReportProgress, check_labels, check_samples
-from .decode import decode_mask
-from .pairs import PairLoader, check_sizes, list_images, pair_files
-from .samples import Sample, Samples, SegmentationData
+from .field_of_view import CLASSES, IGNORE_INDEX, FieldOfViewLoader
+from .pairs import PairLoader, list_images, pair_files
+from .samples import Samples, SegmentationData
 from .split import split_indices
-
-CLASSES = ("background", "vessel")
-IGNORE_INDEX = 255
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StareLoader:
-    """Loader of `Samples`: image and one observer's vessels, unlabelled outside of the field of view."""
-
-    vessels: PairLoader
-    fields_of_view: Mapping[str, Path]
-
-    def __call__(self, name: str) -> Sample:
-        sample = self.vessels(name)
-        path = self.fields_of_view[name]
-        inside = decode_mask(path, binary=True)
-        check_sizes(self.vessels.pairs[name].image, sample.mask.shape, path, inside.shape)
-        mask = np.where(inside == 1, sample.mask, np.uint8(IGNORE_INDEX))
-        return Sample(image=sample.image, mask=mask, name=name)
 
 
 def build_stare(spec: StareData, seed: int, progress: ReportProgress | None = None) -> SegmentationData:
@@ -55,7 +30,7 @@ def build_stare(spec: StareData, seed: int, progress: ReportProgress | None = No
             f"data.train is at most {len(pairs) - 1}",
         )
     vessels = PairLoader(pairs=pairs, classes=len(CLASSES), ignore_index=IGNORE_INDEX, binary=True)
-    samples = Samples(pairs, StareLoader(vessels=vessels, fields_of_view=fields_of_view))
+    samples = Samples(pairs, FieldOfViewLoader(vessels=vessels, fields_of_view=fields_of_view))
     train = check_samples(samples[: spec.train], spec.on_error, progress)
     test = check_samples(samples[spec.train :], spec.on_error, progress)
     check_labels(train, CLASSES, IGNORE_INDEX)

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..recipe import VesselsData
+from ..recipe_data import VesselsData
 from .samples import Sample, Samples, SegmentationData
 from .split import split_indices
 from .vessel_trees import Ground, Growth, Tube, draw, grow

@@ -1,7 +1,8 @@
 """From a name and keyword arguments to a net.
 
-A built-in name, or `package.module:attribute`: any callable that returns an `nn.Module`, imported from the installed
-packages or from the working directory. Everything that can be wrong with either is one ConfigError.
+A built-in name, a net of another package by that package's name (`torchvision:resnet18`, see `packages`), or
+`package.module:attribute`: any callable that returns an `nn.Module`, imported from the installed packages or from the
+working directory. Everything that can be wrong with any of them is one ConfigError.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from torch import nn
 
 from edgeslim.errors import ConfigError, EdgeslimError
 
+from .cifar_resnet import CifarResNet
+from .lenet import LeNet5, LeNet300100
 from .mobilenetv3 import MobileNetV3LRASPP
+from .packages import build_package_net, is_package_net
 from .unet import UNet
+from .vgg import VGG
 
 Builder = Callable[..., object]
 
@@ -30,6 +35,12 @@ BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "mobilenetv3-small": functools.partial(MobileNetV3LRASPP, "small"),
     "mobilenetv3-large": functools.partial(MobileNetV3LRASPP, "large"),
+    "lenet-300-100": LeNet300100,
+    "lenet-5": LeNet5,
+    "resnet20": functools.partial(CifarResNet, 3),
+    "resnet56": functools.partial(CifarResNet, 9),
+    "vgg16-bn": functools.partial(VGG, 16),
+    "vgg19-bn": functools.partial(VGG, 19),
 }
 _FROM_DATA = ("classes", "in_channels")
 
@@ -37,12 +48,14 @@ _FROM_DATA = ("classes", "in_channels")
 def build_model(name: str, args: Mapping[str, JsonValue], classes: int, in_channels: int = 3) -> nn.Module:
     """The net `name` with keyword arguments `args`, freshly initialised from torch's global generator.
 
-    Built-in nets take `classes` and `in_channels` from the data. A net by import path gets `args`, and `classes`
-    too if it has a parameter of that name that `args` leaves open.
+    Built-in nets take `classes` and `in_channels` from the data. A net by import path gets `args`, and these two as
+    well if it has parameters of these names that `args` leaves open.
     Raises ConfigError for an unknown name, an argument it does not take, a failing import or a failing builder.
     """
+    if is_package_net(name):
+        return build_package_net(name, args, classes, in_channels)
     if ":" in name:
-        return _build_imported(name, args, classes)
+        return _build_imported(name, args, {"classes": classes, "in_channels": in_channels})
     if name not in BUILT_IN:
         near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -52,21 +65,21 @@ def build_model(name: str, args: Mapping[str, JsonValue], classes: int, in_chann
             f"{hint}your own net is given as my_package.nets:build",
         )
     builder = BUILT_IN[name]
-    options = {k: p for k, p in inspect.signature(builder).parameters.items() if k not in (*_FROM_DATA, "variant")}
+    options = {k: p for k, p in inspect.signature(builder).parameters.items() if k not in _FROM_DATA}
     _check_names(name, args, options)
     _check_types(builder, args)
     return builder(**args, classes=classes, in_channels=in_channels)
 
 
-def _build_imported(path: str, args: Mapping[str, JsonValue], classes: int) -> nn.Module:
+def _build_imported(path: str, args: Mapping[str, JsonValue], from_data: Mapping[str, int]) -> nn.Module:
     builder = _import(path)
     arguments = dict(args)
     parameters: Mapping[str, inspect.Parameter] | None = None
     with contextlib.suppress(TypeError, ValueError):  # a few builtins have no signature: the call itself will tell
         parameters = inspect.signature(builder).parameters
     if parameters is not None:
-        if "classes" in parameters:
-            arguments.setdefault("classes", classes)
+        for name in from_data.keys() & parameters.keys():
+            arguments.setdefault(name, from_data[name])
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             _check_names(path, arguments, parameters)
     try:

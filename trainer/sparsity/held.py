@@ -13,13 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from edgeslim.exporter.export import normalize
 from edgeslim.exporter.shrink import shrink_tensor
-from edgeslim.exporter.trace import evaluating
 
 from ..checkpoint import INDEX, load_checkpoint
 from ..compact import expand_state
-from ..evaluate import pad_to_multiple
+from ..evaluate import module_runner
 from ..progress import Progress
 from ..pruned import PrunedModel
 from ..recipe import WeightsSection
@@ -92,18 +90,16 @@ def choose_pattern(workspace: Workspace, module: nn.Module, section: WeightsSect
 
 
 def validation_loss(workspace: Workspace) -> Callable[[nn.Module], float]:
-    """The task's loss on the validation images, each whole and not augmented, averaged over them."""
-    image = workspace.image
+    """The task's loss on the validation images, whole and not augmented, averaged over them."""
 
     def loss(module: nn.Module) -> float:
-        losses = []
-        with evaluating(module), torch.no_grad():
-            for sample in workspace.data.validation:
-                height, width = sample.mask.shape
-                frame = pad_to_multiple(sample.image, image.multiple)[None]
-                logits = module(torch.from_numpy(normalize(frame, image.mean, image.std)))[:, :, :height, :width]
-                losses.append(float(workspace.task.loss(logits, torch.from_numpy(sample.mask[None]).long())))
-        return sum(losses) / len(losses)
+        total, count = 0.0, 0
+        for logits, targets in workspace.kind.validation_answers(
+            module_runner(module, workspace.image), workspace.image
+        ):
+            found = workspace.task.loss(torch.from_numpy(logits.copy()), torch.from_numpy(targets))
+            total, count = total + float(found) * len(targets), count + len(targets)
+        return total / count
 
     return loss
 

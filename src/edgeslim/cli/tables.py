@@ -49,6 +49,7 @@ def manifest_table(manifest: Manifest) -> Table:
         *(("output", _tensor(spec)) for spec in manifest.outputs),
         ("image", f"{image.colour}, sides divisible by {image.size_multiple}, mean {_triple(image.mean)}, "
                   f"std {_triple(image.std)}{', normalised in the graph' if image.embedded else ''}"),
+        ("task", manifest.task or "-"),
         ("classes", ", ".join(manifest.classes) or "-"),
         ("parameters", f"{sizes.parameters:,}"),
         *_weight_rows(manifest),

@@ -1,4 +1,4 @@
-"""What all sections of a recipe have in common: strict, frozen, and numbers that say their range."""
+"""What all sections of a recipe share: their strictness, and the kinds of numbers in them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Size = tuple[PositiveInt, PositiveInt]
 
 
 class Section(BaseModel):

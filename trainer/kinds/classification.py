@@ -1,0 +1,139 @@
+"""Classification: every image has one class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgeslim.bench.report.answers import AnswerExample, Guess
+from edgeslim.runtime.manifest import TaskName
+
+from ..classification_metrics import ClassificationMetrics
+from ..data import ClassificationData, LabelledImages, image_statistics
+from ..data.augment import ImageAugment
+from ..data.image_draws import ImageDraws
+from ..evaluate import FrameRunner, ImageFormat, module_runner, normalized
+from ..losses import ClassificationLoss
+from ..recipe import Recipe
+from ..task import NO_CLASS, Numbers, Scores, Task
+from .protocol import Answers, known_scores
+
+BATCH = 64
+"""Images that are scored at once."""
+LOOKED_AT = 1000
+"""Test images from which the report's examples are chosen."""
+SHOWN = 12
+"""Examples in the report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """See `Kind`. All images have one size, and are scored as they are."""
+
+    recipe: Recipe
+    data: ClassificationData
+    name: ClassVar[TaskName] = "classification"
+    assumed_multiple: ClassVar[int] = 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.data.classes
+
+    @property
+    def channels(self) -> int:
+        return self.data.channels
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        return self.data.skipped
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        return self.recipe.augment.crop or self.data.size
+
+    def frame_size(self, multiple: int, part: str = "test") -> tuple[int, int]:
+        return self.data.size
+
+    def answer_shape(self, count: int, size: tuple[int, int]) -> tuple[int, ...]:
+        return (count, len(self.classes))
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return image_statistics(self.data.train, self.channels)
+
+    def digest(self) -> str:
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        for part in (self.data.train, self.data.validation):
+            part.update(digest)
+        return digest.hexdigest()
+
+    def frames(self, count: int, multiple: int) -> list[NDArray[np.uint8]]:
+        return [labelled.image for labelled in self.data.validation[:count]]
+
+    def task(self, image: ImageFormat) -> Task:
+        section, augment = self.recipe.loss, ImageAugment(self.recipe.augment)
+
+        def prepare(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            return normalized(augment(images.float() / 255), image), labels
+
+        def evaluate(module: nn.Module) -> Numbers:
+            return known_scores(self._score(module_runner(module, image), self.data.validation), "accuracy")
+
+        return Task(
+            draws=ImageDraws(self.data.train, self.crop, self.recipe.augment.padding, self.recipe.seed),
+            prepare=prepare,
+            loss=ClassificationLoss(section.cross_entropy, len(self.classes), section.label_smoothing),
+            evaluate=evaluate,
+            score="accuracy",
+            ignore_index=NO_CLASS,
+        )
+
+    def score_test(self, run: FrameRunner, image: ImageFormat) -> Scores:
+        return self._score(run, self.data.test)
+
+    def examples(self, dense: FrameRunner, compact: FrameRunner, image: ImageFormat) -> list[AnswerExample]:
+        """Of the first test images those on which the nets disagree, then those where both are wrong, then others."""
+        images = self.data.test[:LOOKED_AT]
+        answers = [np.concatenate([_probabilities(run(f)) for f, _ in _batches(images)]) for run in (dense, compact)]
+        said, labels = [a.argmax(axis=1) for a in answers], images.labels
+        rank = np.where(said[0] != said[1], 0, np.where(said[1] != labels, 1, 2))
+        chosen = np.argsort(rank, kind="stable")[:SHOWN]
+        return [
+            AnswerExample(
+                name=images[i].name,
+                frame=images[i].image,
+                truth=images[i].label,
+                dense=Guess(label=int(said[0][i]), probability=float(answers[0][i].max())),
+                compact=Guess(label=int(said[1][i]), probability=float(answers[1][i].max())),
+                looked_at=len(images),
+                disagreements=int((said[0] != said[1]).sum()),
+            )
+            for i in chosen.tolist()
+        ]
+
+    def validation_answers(self, run: FrameRunner, image: ImageFormat) -> Iterator[Answers]:
+        return ((run(frames), labels) for frames, labels in _batches(self.data.validation))
+
+    def _score(self, run: FrameRunner, images: LabelledImages) -> Scores:
+        metrics = ClassificationMetrics(self.classes)
+        for frames, labels in _batches(images):
+            metrics.update(run(frames), labels)
+        return metrics.compute()
+
+
+def _batches(images: LabelledImages) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Frames (n, h, w, channels) and labels (n,), BATCH at a time."""
+    for start in range(0, len(images), BATCH):
+        part = images[start : start + BATCH]
+        yield np.stack([labelled.image for labelled in part]), part.labels
+
+
+def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Softmax over the classes: (N, classes) -> the same."""
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)

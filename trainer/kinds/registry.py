@@ -1,0 +1,18 @@
+"""The recipe's data decides the kind of task."""
+
+from __future__ import annotations
+
+from ..data import ClassificationData, SegmentationData, build_data
+from ..recipe import Recipe
+from .classification import Classification
+from .protocol import Kind
+from .segmentation import Segmentation
+
+
+def build_kind(recipe: Recipe) -> Kind:
+    """Read a recipe's data. Raises DataError naming the file or folder that does not fit."""
+    data = build_data(recipe.data, recipe.seed)
+    if isinstance(data, SegmentationData):
+        return Segmentation(recipe=recipe, data=data)
+    if isinstance(data, ClassificationData):
+        return Classification(recipe=recipe, data=data)
