@@ -23,7 +23,7 @@ from edgeslim.exporter.plan import plan_from_cut
 from edgeslim.exporter.taps import tapped
 from edgeslim.exporter.weights import with_weights
 from edgeslim.trainer.criteria.reconstruction import Reconstruction
-from edgeslim.trainer.recovery import METHODS, Correction, distance, recover
+from edgeslim.trainer.recovery import METHODS, Correction, distance, image_batches, recover
 from edgeslim.trainer.recovery.batch_norm import reestimate
 from edgeslim.trainer.recovery.least_squares import correct
 from edgeslim.trainer.recovery.normal import Normal
@@ -267,6 +267,16 @@ def test_batch_norms_take_the_statistics_of_what_they_hear() -> None:
     later = with_weights(here.masked, {n: a for n, a in changed.items() if n.startswith("first")})
     maps = np.concatenate([values(later, ["d"], one)[0] for one in fitted])
     np.testing.assert_allclose(changed["second_mean"][[1, 3]], maps.mean(axis=(0, 2, 3))[[1, 3]], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "sizes"),
+    [("n", 40, [8] * 5), ("n", 400, [64] * 6 + [16]), ("n", 3, [1] * 3), (1, 3, [1] * 3), (4, 10, [4, 4])],
+)
+def test_images_come_in_the_batches_that_the_net_takes(batch: str | int, count: int, sizes: list[int]) -> None:
+    model = ir.from_proto(onnx.parser.parse_model(BLOCK.replace("[n, 3", f"[{batch}, 3")))
+    found = image_batches(model, np.zeros((count, 3, 4, 4), np.float32))
+    assert [len(one["x"]) for one in found] == sizes
 
 
 # --- the methods in a row --------------------------------------------------------------------------------------------
