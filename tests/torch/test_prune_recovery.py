@@ -63,13 +63,14 @@ def test_the_net_comes_nearer_to_what_it_was_and_stays_prunable(name: str) -> No
 
 
 def test_most_nets_gain() -> None:
+    torch.manual_seed(0)
     gains = {}
     for name in ("residual", "dense block", "grouped", "chunk", "depthwise"):
         net = nets.randomized(NETS[name]())
         found = edgeslim.prune(net, IMAGES[:1], ratio=0.4, calibration=IMAGES).recovery
         assert found is not None
         gains[name] = found.gains[0].after / found.gains[0].before
-    assert sorted(gains.values())[3] < 0.8, gains
+    assert sorted(gains.values())[2] < 0.8 and max(gains.values()) <= 1.0, gains
 
 
 def test_a_corrected_net_has_a_certificate(tmp_path: Path) -> None:
