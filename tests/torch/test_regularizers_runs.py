@@ -131,7 +131,9 @@ def test_decoupled_l0_moves_weights_by_its_own_gradient() -> None:
     before = net.weight.detach().clone()
     rule, images = L0(alpha=0.1, beta=5.0, l2=0.0), torch.zeros(1, 4)
     with penalties(net, [Scheduled(rule=rule, decoupled=True)], 1) as ours:
-        step = Step(number=0, rate=0.01, module=net, images=images, targets=images, logits=images, autocast=torch.no_grad)
+        step = Step(
+            number=0, rate=0.01, module=net, images=images, targets=images, logits=images, autocast=torch.no_grad
+        )
         value = ours.terms["l0"](step)
         assert not value.requires_grad and float(value) > 0
         for call in ours.after_step:
