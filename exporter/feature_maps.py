@@ -60,7 +60,7 @@ def find_feature_maps(channels: ChannelMap) -> tuple[FeatureMap, ...]:
 def run_feature_maps(
     model: ir.Model, maps: Sequence[FeatureMap], images: NDArray[np.float32]
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """Yield, image by image, the maps as (C, positions) float32.
+    """Yield, image by image, the maps as (C, 1, space...) float32: a batch of one, the channels moved to the front.
 
     images: (N, C, H, W) float32, normalised as the net expects. Raises DataError if it does not take them.
     """
@@ -77,7 +77,7 @@ def run_feature_maps(
                 f"the net does not run on a calibration image of shape {image.shape}: {first_line(error)}",
                 "give images of a size that the net takes",
             ) from error
-        yield [np.moveaxis(np.asarray(a), m.axis, 0).reshape(a.shape[m.axis], -1) for m, a in zip(maps, arrays)]
+        yield [np.moveaxis(np.asarray(a), m.axis, 0) for m, a in zip(maps, arrays)]
 
 
 def _after_activation(value: ir.Value) -> ir.Value:

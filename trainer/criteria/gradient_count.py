@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeslim.exporter.channels.labels import Ids
+from edgeslim.exporter.feature_maps import find_feature_maps, run_feature_maps
 
 from ..options import check_choice, check_count, check_number
 from .kernels import flat, producers
-from .maps import spatial_maps
 from .protocol import LooksAt, gradients_of
 from .units import RELATIVE, Pooling, Scored, Scores
 
@@ -83,11 +83,12 @@ class GradientCount:
             yield ids, self.count(kernel_differences(weights))
 
     def _features(self, net: Scored, images: NDArray[np.float32]) -> Iterator[tuple[Ids, Scores]]:
-        totals: dict[int, tuple[Ids, Scores]] = {}
-        for index, ids, array in spatial_maps(net, images):
-            counted = self.count(map_differences(array.astype(np.float64)))
-            totals[index] = (ids, totals[index][1] + counted if index in totals else counted)
-        yield from (totals[index] for index in sorted(totals))
+        maps = find_feature_maps(net.channels)
+        totals = [np.zeros(len(m.ids)) for m in maps]
+        for arrays in run_feature_maps(net.graph, maps, images):
+            for total, array in zip(totals, arrays):
+                total += self.count(map_differences(array.astype(np.float64)))
+        yield from ((m.ids, total) for m, total in zip(maps, totals))
 
     def _losses(self, net: Scored, images: NDArray[np.float32]) -> Iterator[tuple[Ids, Scores]]:
         found = list(producers(net))

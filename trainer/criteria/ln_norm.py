@@ -65,7 +65,7 @@ class LnNorm:
         totals = [np.zeros(len(m.ids)) for m in maps]
         for arrays in run_feature_maps(net.graph, maps, images):
             for total, array, n in zip(totals, arrays, orders):
-                total += power_mean(array, n)
+                total += power_mean(array.reshape(len(array), -1), n)
         return self.pool.over_units(net.channels, [(m.ids, total) for m, total in zip(maps, totals)])
 
 
