@@ -24,7 +24,7 @@ class Calibrated(Section):
     """One that runs the net on images."""
 
     images: PositiveInt = 16
-    """Calibration images; fewer are used, and said, where the training set holds fewer."""
+    """Training images as they are drawn for training; where the set holds fewer, they come again in other crops."""
 
 
 class CalibratedCriterion(Calibrated, CriterionSection):

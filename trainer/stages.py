@@ -125,10 +125,18 @@ def _prune(
     def mend(net: PrunedModel, name: str) -> None:
         """Make up for the last cut, and write down what it did to the scores."""
         scores[f"{name}, just cut"] = workspace.task.evaluate(net.module)
-        if section.recovery is not None and held is None:  # it would fill the places of pruned weights
-            frames = workspace.calibration(section.recovery.images)
-            net.recover(former, image_batches(former, frames), section.recovery.methods)
-            scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
+        if section.recovery is None:
+            return
+        if held is not None:
+            progress.note(f"{name}: not mended, for recovery would fill the places of pruned weights")
+            return
+        frames = workspace.calibration(section.recovery.images)
+        for gain in net.recover(former, image_batches(former, frames), section.recovery.methods).gains:
+            if not gain.kept:
+                progress.note(
+                    f"{name}: {gain.method} was not kept, for the outputs did not come nearer to the dense net's"
+                )
+        scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
 
     def recover(net: PrunedModel, number: int) -> None:
         nonlocal former
