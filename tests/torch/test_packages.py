@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,15 @@ STAND_INS = {
 
 
 @pytest.fixture
-def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, source in STAND_INS.items():
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
+    yield
+    for name in STAND_INS:  # monkeypatch puts back what was there, and leaves what the test itself imported
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.usefixtures("stand_ins")
