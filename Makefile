@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PENDING := $(VENV)/.installing
 ZOO ?= runs/zoo.json
+DATA ?= ../shared/data
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -70,6 +71,12 @@ bench: setup  ## measure what the project promises about its own speed
 zoo: setup  ## half of the channels of every torchvision CNN: is what is left exact? (long)
 	$(BIN)/python -m tests.zoo --out $(ZOO)
 
+reproduce: setup  ## the published results on real data, in DATA (../shared/data): many hours on two cores
+	$(BIN)/python -m tests.reproduce --data $(DATA)
+
+reproduce-quick: setup  ## every method on real data with small budgets: ten minutes
+	$(BIN)/python -m tests.reproduce --data $(DATA) --quick
+
 bench-compiler: setup  ## how analysis and removal grow with the net
 	$(BIN)/python -m tests.benchmarks.compiler_growth
 
@@ -79,4 +86,4 @@ hooks: setup  ## run `make check` before every commit
 clean:  ## remove the environment and all run output
 	rm -rf $(VENV) runs dist build
 
-.PHONY: help setup demo check format-check lint types imports unit test fuzz zoo format bench bench-compiler hooks clean
+.PHONY: help setup demo check format-check lint types imports unit test fuzz zoo reproduce reproduce-quick format bench bench-compiler hooks clean

@@ -1,0 +1,13 @@
+"""The published results, made again on real data: `make reproduce`.
+
+An experiment is a module with a list of cases (one net trained and cut in one way) and the tables that their records
+make. A case that was run with these settings and this seed is not run again, so an interrupted reproduction goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+from .case import Experiment
+from .mnist import MNIST
+
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (MNIST,)}
