@@ -9,7 +9,7 @@ ZOO ?= runs/zoo.json
 DATA ?= ../shared/data
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 setup: $(STAMP)  ## make .venv with every extra and the development tools; nothing to do when it is up to date
 
