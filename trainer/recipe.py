@@ -93,11 +93,10 @@ class OneShotSchedule(Section):
 
 
 class IterativeSchedule(Section):
-    """Reach the budget over `steps` rounds: `geometric` in equal ratios, `polynomial` much early and little late."""
+    """Reach the budget in rounds: `geometric` in equal ratios, `polynomial` much early and little late."""
 
     name: Literal["iterative"] = "iterative"
-    steps: PositiveInt = 3
-    """Rounds."""
+    rounds: PositiveInt = 3
     law: Literal["geometric", "polynomial"] = "geometric"
     power: PositiveFloat = 3.0
     """Of the polynomial law; 1 makes it geometric."""

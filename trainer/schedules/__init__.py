@@ -3,5 +3,6 @@
 from .iterative import Iterative
 from .layerwise import Layerwise
 from .registry import Schedule, build_schedule
+from .scoring import Recover, Scoring
 
-__all__ = ["Iterative", "Layerwise", "Schedule", "build_schedule"]
+__all__ = ["Iterative", "Layerwise", "Recover", "Schedule", "Scoring", "build_schedule"]
