@@ -33,6 +33,7 @@ from .kinds import Kind, build_kind
 from .models.registry import build_model
 from .progress import Progress
 from .recipe import Recipe
+from .recipe_gradual import GradualSchedule
 from .starting_weights import load_weights
 from .task import Task
 
@@ -76,10 +77,11 @@ class Workspace:
         recipe = self.recipe
         # A recipe without weight pruning has the keys that it had before there was any.
         weights = () if recipe.weights is None else (recipe.weights,)
+        gradual = (recipe.prune,) if isinstance(recipe.prune.schedule, GradualSchedule) else ()
         pruned = (recipe.sparsify, *weights, recipe.prune, recipe.finetune)
         later: Mapping[str, tuple[BaseModel | None, ...]] = {
             "dense": (),
-            "sparse": (recipe.sparsify,),
+            "sparse": (recipe.sparsify, *gradual),
             "weights": (recipe.sparsify, *weights),
         }
         model = recipe.model.model_copy(update={"weights": None})  # what counts is what they are, not where

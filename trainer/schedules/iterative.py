@@ -41,5 +41,9 @@ class Iterative:
 
     def share(self, number: int) -> float:
         """The part of the way after round `number`, from 1, in (0, 1]."""
-        along = number / self.rounds
-        return along if self.law == "geometric" else 1.0 - (1.0 - along) ** self.power
+        return share_gone(number / self.rounds, self.law, self.power)
+
+
+def share_gone(along: float, law: Law, power: float) -> float:
+    """The part of the way to the budget when `along` in [0, 1] of the cuts have been made; see the module docstring."""
+    return along if law == "geometric" else 1.0 - (1.0 - along) ** power

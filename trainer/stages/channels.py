@@ -11,15 +11,18 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from edgeslim.errors import InvariantError
+
 from ..distill import teacher_term
 from ..progress import Progress
 from ..pruned import PrunedModel
 from ..recipe import OneShotSchedule
+from ..recipe_gradual import GradualSchedule
 from ..schedules import build_schedule
 from ..sparsity.held import HeldPattern
 from ..task import Numbers, Term
 from ..workspace import Workspace
-from .mending import mend
+from .mending import mend, unkept_note
 from .scoring import budget_of, scoring_of
 from .training import train_pruned
 from .weights import cut_dead_filters
@@ -45,7 +48,10 @@ def prune_channels(
     terms: of the loss in the trainings between.  held: the single weights that stay pruned; there nothing is mended.
     """
     section, scores = workspace.recipe.prune, dict[str, Numbers]()
-    between = None if isinstance(section.schedule, OneShotSchedule) else section.schedule.between
+    schedule = section.schedule
+    if isinstance(schedule, GradualSchedule):
+        raise InvariantError("a gradual schedule cuts in the stage sparse")
+    between = None if isinstance(schedule, OneShotSchedule) else schedule.between
     former = net.graph
 
     def after_cut(name: str) -> None:
@@ -55,8 +61,8 @@ def prune_channels(
         if held is not None:
             progress.note(f"{name}: not mended, for recovery would fill the places of pruned weights")
             return
-        for unkept in mend(workspace, net, former):
-            progress.note(f"{name}: {unkept}")
+        for method in mend(workspace, net, former):
+            progress.note(unkept_note(name, method))
         scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
 
     def recover(_: PrunedModel, number: int) -> None:
@@ -68,7 +74,7 @@ def prune_channels(
         former = net.graph
 
     progress.stage("pruning")
-    build_schedule(section.schedule).prune(net, scoring_of(workspace), budget_of(workspace, net), recover)
+    build_schedule(schedule).prune(net, scoring_of(workspace), budget_of(workspace, net), recover)
     after_cut("pruned")
     return scores
 

@@ -12,15 +12,16 @@ from ..workspace import Workspace
 def mend(workspace: Workspace, net: PrunedModel, former: ir.Model) -> tuple[str, ...]:
     """Make up for the last cut of `net` with the recipe's methods; its weights change.
 
-    former: its graph before the cut. Returns a sentence for every method that was not kept.
+    former: its graph before the cut. Returns the methods that were not kept.
     """
     section = workspace.recipe.prune.recovery
     if section is None:
         return ()
     frames = workspace.calibration(section.images)
     gains = net.recover(former, image_batches(former, frames), section.methods).gains
-    return tuple(
-        f"{gain.method} was not kept, for the outputs did not come nearer to the dense net's"
-        for gain in gains
-        if not gain.kept
-    )
+    return tuple(gain.method for gain in gains if not gain.kept)
+
+
+def unkept_note(cut: str, method: str) -> str:
+    """What a person should know of a method that was not kept after a cut."""
+    return f"{cut}: {method} was not kept, for the outputs did not come nearer to the dense net's"

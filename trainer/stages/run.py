@@ -2,6 +2,7 @@
 
     dense     train from scratch or from given weights, or take those as they are          stages/dense
     sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
+              (a gradual schedule cuts here, and there are no rounds)
     weights   prune single weights, fine-tune the others, cut the filters that have none   stages/weights
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
@@ -21,12 +22,14 @@ from torch import nn
 
 from ..progress import Progress
 from ..pruned import PrunedModel
-from ..regularizers import check_penalties, penalties, schedule
+from ..recipe_gradual import GradualSchedule
+from ..regularizers import check_penalties, schedule
 from ..task import Numbers
 from ..workspace import Workspace
 from .channels import finetune, prune_channels, teacher_of
 from .dense import train_dense
-from .training import train_stage
+from .scoring import check_budget
+from .sparse import train_sparse
 from .weights import cut_dead_filters, prune_weights
 
 
@@ -43,25 +46,21 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     """All training stages. A net with nothing to prune comes back dense, with a note."""
     recipe = workspace.recipe
     progress.stage("analysis")
-    # Before an hour of training: a net that cannot be traced should say so now. The analysis reads no weights.
+    # Before an hour of training: a net that cannot be traced should say so now, and one whose budget
+    # is out of reach. The analysis reads no weights.
     pruned = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
     scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
     check_penalties(pruned.module, scheduled)
+    check_budget(workspace, pruned)
     dense, result = train_dense(workspace, progress)
-    scores = {"dense": result.scores}
+    scores: dict[str, Numbers] = {"dense": result.scores}
     pruned.load_dense_state(dense.state_dict())
     if not pruned.channels.families and recipe.weights is None:
         progress.note(f"nothing to prune: {pruned.coverage.summary}; the dense net is exported")
         return Trained(dense=dense, pruned=pruned, scores=scores)
     module = copy.deepcopy(dense)
     if recipe.sparsify is not None:
-        section = recipe.sparsify.fit
-        with penalties(module, scheduled, section.steps) as ours:
-            result = train_stage(
-                workspace, module, section, "sparse", progress, terms=ours.terms, after_step=ours.after_step
-            )
-        scores["sparse"] = result.scores
-        pruned.load_dense_state(module.state_dict())
+        scores |= train_sparse(workspace, pruned, module, recipe.sparsify, scheduled, progress)
     held = None
     if recipe.weights is not None:
         held, found = prune_weights(workspace, module, recipe.weights, progress)
@@ -72,6 +71,7 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
             return Trained(dense=dense, pruned=pruned, scores=scores)
         held = cut_dead_filters(workspace, pruned, held, progress)
     terms = teacher_of(workspace, dense)
-    scores |= prune_channels(workspace, pruned, terms, held, progress)
+    if not isinstance(recipe.prune.schedule, GradualSchedule):
+        scores |= prune_channels(workspace, pruned, terms, held, progress)
     scores |= finetune(workspace, pruned, terms, held, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)

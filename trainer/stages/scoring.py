@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ..budget import Budget, WidthLimits, build_budget
@@ -35,3 +36,8 @@ def budget_of(workspace: Workspace, net: PrunedModel) -> Budget:
     """How much may stay of `net`, work counted on a camera's frame."""
     shape = (1, workspace.kind.channels, *workspace.frame_size)
     return build_budget(workspace.recipe.prune.budget, limits_of(workspace), net.channels, shape)
+
+
+def check_budget(workspace: Workspace, net: PrunedModel) -> None:
+    """Raise BudgetError for a budget that no scores could reach, with every channel as good as any other."""
+    budget_of(workspace, net).select(net.channels, np.ones(len(net.channels.unit_labels)))

@@ -19,7 +19,7 @@ from ..pruned import PrunedModel
 from ..recipe import FitSection
 from ..sparsity import Pattern, apply_pattern, holding
 from ..sparsity.held import HeldPattern
-from ..task import NO_TERMS, AfterStep, Term
+from ..task import NO_TERMS, AfterStep, Cutter, Term
 from ..workspace import Workspace
 
 
@@ -34,10 +34,12 @@ def train_stage(
     after_step: Sequence[AfterStep] = (),
     plan: PruningPlan | None = None,
     pattern: Pattern | None = None,
+    cutter: Cutter | None = None,
 ) -> FitResult:
     """Train `module` in place as one stage of the run, or take over what its checkpoint has.
 
-    pattern: which single weights stay, held through every step. Raises as `fit`.
+    pattern: which single weights stay, held through every step.  cutter: cuts channels while it trains.
+    Raises as `fit`.
     """
     own = Pattern(keep={}) if pattern is None else pattern
     for note in own.notes:
@@ -55,6 +57,7 @@ def train_stage(
             after_step=[*after_step, lambda _: hold()],
             plan=plan,
             pattern=None if pattern is None else pattern.keep,
+            cutter=cutter,
             directory=workspace.stage(stage),
             progress=progress,
         )
