@@ -33,6 +33,7 @@ from .kinds import Kind, build_kind
 from .models.registry import build_model
 from .progress import Progress
 from .recipe import Recipe
+from .recipe_criteria import Calibrated
 from .recipe_gradual import GradualSchedule
 from .starting_weights import load_weights
 from .task import Task
@@ -97,9 +98,26 @@ class Workspace:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def calibration(self, count: int) -> NDArray[np.float32]:
-        """`count` training crops, normalised, not augmented. Returns (count, channels, h, w) float32."""
+        """`count` training crops, normalised, not augmented. Returns (count, channels, h, w) float32.
+
+        Of a training set of fewer images, further crops of the same ones: `calibration_notes` says so.
+        """
         images = torch.stack([self.task.draws[i][0] for i in range(count)])
         return np.asarray(normalized(images.float() / 255, self.image).numpy(), np.float32)
+
+
+def calibration_notes(recipe: Recipe, images: int) -> tuple[str, ...]:
+    """A sentence for every section of the recipe that asks for more calibration images than there are."""
+    asked = {
+        "prune.criterion": recipe.prune.criterion.images if isinstance(recipe.prune.criterion, Calibrated) else 0,
+        "prune.recovery": 0 if recipe.prune.recovery is None else recipe.prune.recovery.images,
+    }
+    return tuple(
+        f"{section} asks for {count} calibration images, and there are {images} different training images: "
+        f"{count} crops of those are looked at"
+        for section, count in asked.items()
+        if count > images
+    )
 
 
 def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Workspace:

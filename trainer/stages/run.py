@@ -25,7 +25,7 @@ from ..pruned import PrunedModel
 from ..recipe_gradual import GradualSchedule
 from ..regularizers import check_penalties, schedule
 from ..task import Numbers
-from ..workspace import Workspace
+from ..workspace import Workspace, calibration_notes
 from .channels import finetune, prune_channels, teacher_of
 from .dense import train_dense
 from .scoring import check_budget
@@ -52,6 +52,8 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
     check_penalties(pruned.module, scheduled)
     check_budget(workspace, pruned)
+    for note in calibration_notes(recipe, workspace.kind.training_images):
+        progress.note(note)
     dense, result = train_dense(workspace, progress)
     scores: dict[str, Numbers] = {"dense": result.scores}
     pruned.load_dense_state(dense.state_dict())
