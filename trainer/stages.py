@@ -29,9 +29,12 @@ from .fit import FitResult, adopt, fit
 from .lesson import Lesson
 from .progress import Progress
 from .pruned import PrunedModel
+from .ranks.agree import check_same_plan
+from .ranks.share import share_criterion
 from .recipe import FitSection, OneShotSchedule
 from .recipe_criteria import Calibrated
 from .recovery import image_batches
+from .recovery import recover as make_up
 from .regularizers import check_penalties, penalties, schedule
 from .schedules import build_schedule
 from .sparsity import Pattern, apply_pattern, holding
@@ -60,7 +63,8 @@ def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, Fi
         "scores there are too high, while those on the test images are not affected"
     )
     key, directory = workspace.key("dense"), workspace.stage("dense")
-    return module, adopt(module, workspace.task, name="dense", key=key, directory=directory, progress=progress)
+    task, ranks = workspace.task, workspace.ranks
+    return module, adopt(module, task, name="dense", key=key, directory=directory, progress=progress, ranks=ranks)
 
 
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
@@ -69,6 +73,7 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     progress.stage("analysis")
     # Before an hour of training: a net that cannot be traced should say so now. The analysis reads no weights.
     pruned = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
+    pruned.after_cut = lambda plan: check_same_plan(workspace.ranks, plan)
     scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
     check_penalties(pruned.module, scheduled)
     dense, result = train_dense(workspace, progress)
@@ -88,7 +93,8 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
         pruned.load_dense_state(module.state_dict())
     held = None
     if recipe.weights is not None:
-        held = choose_pattern(workspace, module, recipe.weights, progress)
+        method = recipe.weights
+        held = workspace.ranks.from_first(lambda: choose_pattern(workspace, module, method, progress))
         apply_pattern(module, held.pattern)
         scores["weights, just pruned"] = workspace.task.evaluate(module)
         result = _train(workspace, module, recipe.weights.finetune, STAGE, progress, pattern=held.pattern)
@@ -114,11 +120,11 @@ def _cut_dead(workspace: Workspace, pruned: PrunedModel, held: HeldPattern, prog
 def _prune(
     workspace: Workspace, pruned: PrunedModel, dense: nn.Module, held: HeldPattern | None, progress: Progress
 ) -> dict[str, Mapping[str, float]]:
-    recipe = workspace.recipe
+    recipe, ranks = workspace.recipe, workspace.ranks
     section, scores = recipe.prune, dict[str, Mapping[str, float]]()
     distill = recipe.finetune.distill
     ignored = workspace.task.ignore_index
-    terms = {} if distill is None else {"teacher": teacher_term(copy.deepcopy(dense), distill, ignored)}
+    terms = {} if distill is None else {"teacher": teacher_term(copy.deepcopy(dense), distill, ignored, ranks.total)}
 
     former = pruned.graph
 
@@ -130,8 +136,10 @@ def _prune(
         if held is not None:
             progress.note(f"{name}: not mended, for recovery would fill the places of pruned weights")
             return
-        frames = workspace.calibration(section.recovery.images)
-        for gain in net.recover(former, image_batches(former, frames), section.recovery.methods).gains:
+        inputs = image_batches(former, workspace.calibration(section.recovery.images))
+        methods, channels, cut = section.recovery.methods, net.channels, net.cut
+        recovery = ranks.from_first(lambda: make_up(former, net.graph, channels, cut, inputs, methods))
+        for gain in net.take(recovery).gains:
             if not gain.kept:
                 progress.note(
                     f"{name}: {gain.method} was not kept, for the outputs did not come nearer to the dense net's"
@@ -153,7 +161,7 @@ def _prune(
     limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
     build_schedule(section.schedule).prune(
         pruned,
-        build_criterion(section.criterion),
+        share_criterion(build_criterion(section.criterion), ranks),
         build_budget(section.budget, limits, pruned.channels, (1, workspace.kind.channels, *workspace.frame_size)),
         workspace.calibration(images),
         recover=recover,
@@ -233,4 +241,5 @@ def _train(
             pattern=None if pattern is None else pattern.keep,
             directory=workspace.stage(stage),
             progress=progress,
+            ranks=workspace.ranks,
         )

@@ -32,6 +32,8 @@ from .evaluate import ImageFormat, normalized
 from .kinds import Kind, build_kind
 from .models.registry import build_model
 from .progress import Progress
+from .ranks import ALONE, Ranks
+from .ranks.key import with_whole_batches
 from .recipe import Recipe
 from .starting_weights import load_weights
 from .task import Task
@@ -43,6 +45,7 @@ class Workspace:
 
     module: the net as initialised from the seed or from given weights, never trained in place.  data_digest,
     weights_digest: SHA-256 of the images that are learnt from, and of the given weights ("" where there are none).
+    ranks: the processes that train together, of which this is one.
     """
 
     recipe: Recipe
@@ -53,6 +56,7 @@ class Workspace:
     image: ImageFormat
     module: nn.Module
     task: Task
+    ranks: Ranks = ALONE
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -61,6 +65,8 @@ class Workspace:
 
     def save_recipe(self) -> None:
         """Write the recipe as it was resolved. Not before a stage has accepted the directory as its own."""
+        if not self.ranks.first:
+            return
         write_text(self.directory / "recipe.json", self.recipe.model_dump_json(indent=2) + "\n")
 
     def fresh_module(self) -> nn.Module:
@@ -73,7 +79,7 @@ class Workspace:
 
     def key(self, stage: str) -> str:
         """Identifies a stage by all it depends on: net, data, seed, and its sections. SHA-256, hexadecimal."""
-        recipe = self.recipe
+        recipe = with_whole_batches(self.recipe, self.ranks)
         # A recipe without weight pruning has the keys that it had before there was any.
         weights = () if recipe.weights is None else (recipe.weights,)
         pruned = (recipe.sparsify, *weights, recipe.prune, recipe.finetune)
@@ -100,13 +106,13 @@ class Workspace:
         return np.asarray(normalized(images.float() / 255, self.image).numpy(), np.float32)
 
 
-def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Workspace:
-    """Read the data, build the net, and check that they fit.
+def open_workspace(recipe: Recipe, directory: Path, progress: Progress, ranks: Ranks = ALONE) -> Workspace:
+    """Read the data, build the net, and check that they fit. Every rank opens its own.
 
     Raises DataError, ConfigError or UnsupportedGraphError for what a recipe can get wrong.
     """
     progress.stage("data")
-    kind = build_kind(recipe)
+    kind = build_kind(recipe, ranks)
     if kind.skipped:
         progress.note(f"skipped {len(kind.skipped)} that cannot be decoded: {', '.join(kind.skipped)}")
     torch.manual_seed(recipe.seed)
@@ -135,6 +141,7 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
         image=image,
         module=module,
         task=kind.task(image),
+        ranks=ranks,
     )
 
 
