@@ -73,7 +73,7 @@ def compress(recipe: Recipe, directory: Path, progress: Progress, command: str =
     check_threads(recipe.bench.threads)  # now rather than after an hour of training
     log = Notebook(progress=progress, notes=[])
     if ranks.world > 1:
-        log.note(f"trained by {ranks.world} processes ({ranks.launch.strategy}), each with batches of its own")
+        log.note(f"{ranks.world} processes ({ranks.launch.strategy}): every batch is {ranks.world} times the recipe's")
     workspace = open_workspace(recipe, directory, log, ranks)
     trained = train_and_prune(workspace, log)
     workspace.save_recipe()
@@ -141,7 +141,7 @@ def export_net(
         frames=workspace.kind.frames(2, workspace.image.multiple),
         classes=workspace.kind.classes,
         task=workspace.kind.name,
-        provenance=_provenance(recipe, net),
+        provenance=_provenance(workspace.whole_recipe, net),
         simplify_graph=recipe.export.simplify,
         archive=archive,
     )

@@ -31,6 +31,7 @@ from .progress import Progress
 from .pruned import PrunedModel
 from .ranks.agree import check_same_plan
 from .ranks.share import share_criterion
+from .ranks.sharded import check_masked, check_recipe
 from .recipe import FitSection, OneShotSchedule
 from .recipe_criteria import Calibrated
 from .recovery import image_batches
@@ -70,6 +71,7 @@ def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, Fi
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     """All training stages. A net with nothing to prune comes back dense, with a note."""
     recipe = workspace.recipe
+    check_recipe(recipe, workspace.ranks)
     progress.stage("analysis")
     # Before an hour of training: a net that cannot be traced should say so now. The analysis reads no weights.
     pruned = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
@@ -190,6 +192,7 @@ def _recover(
         module = net.compact()
         pattern = None if held is None else held.on_compact(net)
     except UnsupportedGraphError as error:
+        check_masked(name, workspace.ranks, error.message)
         progress.note(f"{name} trains masked: {error.message}")
         module, after_step = net.module, [lambda _: net.hold_masks()]
         pattern = None if held is None else held.on_masked(net)

@@ -59,15 +59,19 @@ class Workspace:
     ranks: Ranks = ALONE
 
     @property
+    def whole_recipe(self) -> Recipe:
+        """What is computed, by however many: the recipe as one process would need it for the same batches."""
+        return with_whole_batches(self.recipe, self.ranks)
+
+    @property
     def frame_size(self) -> tuple[int, int]:
         """(height, width) of a camera frame: the recipe's, or the first test image's as the net sees it."""
         return self.recipe.export.size or self.kind.frame_size(self.image.multiple)
 
     def save_recipe(self) -> None:
         """Write the recipe as it was resolved. Not before a stage has accepted the directory as its own."""
-        if not self.ranks.first:
-            return
-        write_text(self.directory / "recipe.json", self.recipe.model_dump_json(indent=2) + "\n")
+        if self.ranks.first:
+            write_text(self.directory / "recipe.json", self.whole_recipe.model_dump_json(indent=2) + "\n")
 
     def fresh_module(self) -> nn.Module:
         """A copy of the untrained net."""
@@ -79,7 +83,7 @@ class Workspace:
 
     def key(self, stage: str) -> str:
         """Identifies a stage by all it depends on: net, data, seed, and its sections. SHA-256, hexadecimal."""
-        recipe = with_whole_batches(self.recipe, self.ranks)
+        recipe = self.whole_recipe
         # A recipe without weight pruning has the keys that it had before there was any.
         weights = () if recipe.weights is None else (recipe.weights,)
         pruned = (recipe.sparsify, *weights, recipe.prune, recipe.finetune)

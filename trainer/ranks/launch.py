@@ -24,8 +24,7 @@ Strategy = Literal["ddp", "fsdp"]
 class Launch:
     """devices: processes on each machine, one a GPU (or a part of the processor).  num_nodes: machines.
 
-    strategy: `ddp`, every process has the whole net; `fsdp`, it has a part of every weight, put together while a layer
-    runs.
+    strategy: `ddp`, every process has the whole net; `fsdp`, it keeps a part of every weight, see `placement`.
     """
 
     devices: int = 1

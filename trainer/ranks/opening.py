@@ -57,10 +57,11 @@ def open_ranks(launch: Launch, directory: Path) -> Iterator[Ranks]:
         _leave(store, ranks, str(error).partition("\n")[0] or type(error).__name__)
         raise
     except RuntimeError as error:  # gloo and NCCL have no exceptions of their own in torch
-        if not _is_broken_connection(error):
+        sign = _broken_connection(error)
+        if not sign:
             _leave(store, ranks, first_line(error))
             raise
-        raise _of_others(store, ranks, directory, first_line(error)) from error
+        raise _of_others(store, ranks, directory, sign) from error
     except BaseException as error:
         _leave(store, ranks, first_line(error))
         raise
@@ -105,17 +106,21 @@ def _ended_by_signal() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
-    finally:
-        # A second signal would only cut off what there is to say; torchrun kills whoever takes too long over it.
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+    except BaseException:
+        # This process ends now, and a signal would only cut off what it has to say. Whoever takes too long over it,
+        # torchrun kills.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
-def _is_broken_connection(error: BaseException) -> bool:
-    """Whether this comes of another process that is not there any more, and not of this one."""
-    if isinstance(error, dist.DistError):
-        return True
-    text = str(error).lower()
-    return any(sign in text for sign in ("connection closed", "connection reset", "gloo", "nccl", "broken pipe"))
+def _broken_connection(error: BaseException) -> str:
+    """What gloo or NCCL say of another process that is not there any more; empty for an error of this process."""
+    text = str(error)
+    short = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
+    if isinstance(error, dist.DistError) or "gloo" in text.lower() or "nccl" in text.lower():
+        return next((sign for sign in short if sign.lower() in text.lower()), first_line(error))
+    return next((sign for sign in short[:3] if sign.lower() in text.lower()), "")
 
 
 def _leave(store: Store, ranks: Ranks, words: str) -> None:

@@ -3,7 +3,8 @@
     one process     the module itself
     ddp             the module itself, its gradients averaged over the ranks while they arise
     fsdp            a copy in shards: every rank keeps a part of each weight, of its gradient and of the optimiser's
-                    entries, and gets the others' parts while the net runs; the module takes part in evaluations alone
+                    entries, and gets the others' parts of the weights for as long as a step runs; the module itself
+                    takes part in evaluations alone
 
 Whatever the strategy, a checkpoint holds whole tensors, so that any number of ranks can go on from it.
 """

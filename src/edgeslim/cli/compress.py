@@ -33,7 +33,7 @@ def run(
     launch = Launch(devices=devices, num_nodes=num_nodes, strategy=strategy)
     launch.check(sys.argv[1:])
     parsed = load_recipe(recipe, set_ or ())
-    command = shlex.join(["edgeslim", *sys.argv[1:]])
+    command = launch.line(sys.argv[1:]) if launch.processes > 1 else shlex.join(["edgeslim", *sys.argv[1:]])
     with run_of_ranks(launch, out_ or Path("runs") / parsed.name, fresh) as (ranks, directory, progress):
         if not ranks.first:
             return assist(parsed, directory, ranks)
