@@ -30,8 +30,8 @@ from .lesson import Lesson
 from .progress import Progress
 from .pruned import PrunedModel
 from .ranks.agree import check_same_plan
-from .ranks.share import share_criterion
 from .ranks.sharded import check_masked, check_recipe
+from .ranks.share import share_criterion
 from .recipe import FitSection, OneShotSchedule
 from .recipe_criteria import Calibrated
 from .recovery import image_batches

@@ -4,7 +4,7 @@ Somebody else starts the processes, torchrun as a rule: it says in environment v
 all of them where one fails. Here is only checked that this is what the options ask for, before anything waits for a
 process that does not exist.
 
-    torchrun --nproc-per-node 2 -m edgeslim compress recipe.yaml --devices 2
+    torchrun --standalone --nproc-per-node 2 -m edgeslim compress recipe.yaml --devices 2
 """
 
 from __future__ import annotations
@@ -52,25 +52,32 @@ class Launch:
         asked = f"--devices {self.devices} --num-nodes {self.num_nodes} asks for {_processes(self.processes)}"
         if started is None:
             if self.processes > 1:
-                raise ConfigError(f"{asked}, and this is the only one", f"start it as: {self.line(arguments)}")
+                raise ConfigError(f"{asked}, and this is the only one", self._hint(arguments))
             return
         if started != self.processes:
             raise ConfigError(
                 f"{asked}, and {started} {'was' if started == 1 else 'were'} started (WORLD_SIZE is {started})",
-                f"start it as: {self.line(arguments)}" if self.processes > 1 else "start it without torchrun",
+                self._hint(arguments) if self.processes > 1 else "start it without torchrun, or say how many",
             )
         if here is not None and here != self.devices:
             raise ConfigError(
                 f"--devices {self.devices} asks for {_processes(self.devices)} on each machine, and on this one "
                 f"{here} were started (LOCAL_WORLD_SIZE is {here})",
-                f"start it as: {self.line(arguments)}",
+                self._hint(arguments),
             )
 
+    def _hint(self, arguments: Sequence[str]) -> str:
+        others = ", on each further machine with its own --node-rank" if self.num_nodes > 1 else ""
+        return f"start it as: {self.line(arguments)}{others}"
+
     def line(self, arguments: Sequence[str]) -> str:
-        """How these processes are started; on several machines, the same on each of them."""
-        nodes = ["--nnodes", str(self.num_nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", "FIRST_MACHINE:29500"]
-        command = ["torchrun", *(nodes if self.num_nodes > 1 else []), "--nproc-per-node", str(self.devices)]
-        return shlex.join([*command, "-m", "edgeslim", *arguments])
+        """How these processes are started: on one machine, or on the first of several.
+
+        The machines have numbers (--node-rank), so that the first one, which has the checkpoints, stays the first.
+        """
+        nodes = ["--nnodes", str(self.num_nodes), "--node-rank", "0", "--master-addr", "FIRST_MACHINE"]
+        command = ["torchrun", *(nodes if self.num_nodes > 1 else ["--standalone"]), "--nproc-per-node"]
+        return shlex.join([*command, str(self.devices), "-m", "edgeslim", *arguments])
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -49,7 +50,9 @@ def open_ranks(launch: Launch, directory: Path) -> Iterator[Ranks]:
         return
     store, ranks = _meet(launch)
     try:
-        with _ended_by_signal():
+        with _ended_by_signal(), warnings.catch_warnings():
+            # Of 1x1 kernels in channels_last, whose strides can be told in two ways: DDP copies them, all is well.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield ranks
     except _Ended as ended:
         raise _of_others(store, ranks, directory, "it was told to end (SIGTERM)") from ended
@@ -86,7 +89,7 @@ def _meet(launch: Launch) -> tuple[Store, Ranks]:
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the other processes cannot be reached: {first_line(error)}",
-            "start all of them by torchrun, on every machine with the same --rdzv-endpoint",
+            "start all of them by torchrun, on every machine with the same --master-addr and its own --node-rank",
         ) from error
     return store, Ranks(rank=rank, launch=launch)
 
