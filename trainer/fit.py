@@ -88,7 +88,6 @@ def fit(
     progress.stage(name, section.steps)
     if state.finished:
         _hand_back(module, state, training)
-        check_same_weights(ranks, name, state.best)
         progress.note(f"{name}: reused the finished checkpoint in {directory}")
         return _result(state, reused=True)
     if state.step:
@@ -132,6 +131,7 @@ def fit(
         progress.step(state.step, {"loss": loss, **state.terms, **state.scores})
         if state.step % section.evaluate_every == 0 or state.step == section.steps:
             placed.settle()
+            check_same_weights(ranks, name, module.state_dict())
             if not all(bool(t.isfinite().all()) for t in module.state_dict().values()):
                 raise TrainingError(*_not_finite(name, state.step, "a weight is not finite after", directory))
             state.judge(module, task.evaluate(module), task.score, section)
@@ -143,7 +143,6 @@ def fit(
             if state.finished:
                 break
     _hand_back(module, state, training)
-    check_same_weights(ranks, name, state.best)
     return _result(state)
 
 

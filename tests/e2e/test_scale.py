@@ -31,7 +31,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 TWO = [*TORCHRUN, "--standalone", "--nproc-per-node", "2"]
 
 PLANTED = """
-import os, signal, sys
+import contextlib, os, signal, sys
 from edgeslim.cli import main
 from edgeslim.errors import TrainingError
 import edgeslim.trainer.fit as fit
@@ -55,6 +55,8 @@ def tampered(*given, present_scores=iterative.present_scores):
 def full(*given, **named):
     raise TrainingError("checkpoint could not be written: No space left on device", "free some space")
 
+if fault == "norms":
+    fit.shared_statistics = lambda ranks: contextlib.nullcontext()
 if os.environ["RANK"] == at:
     if fault == "die":
         fit.set_rate = die
@@ -142,9 +144,9 @@ def test_two_processes_compute_what_one_does_with_their_batches(pair: Path, tmp_
 
 
 def test_what_two_have_trained_one_goes_on_with(run_of_pair: Path, tmp_path: Path) -> None:
-    again = run(command_line(["compress", recipe_of(tmp_path / "one.yaml", 4), "--out", run_of_pair]))
+    again = run(command_line(["train", recipe_of(tmp_path / "one.yaml", 4), "--out", run_of_pair]))
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("reused the finished checkpoint") == len(STAGES)
+    assert "dense: reused the finished checkpoint" in again.stderr
     exported = run(command_line(["export", run_of_pair, tmp_path / "again.bundle"]))
     assert exported.returncode == 0, exported.stderr
     other = run(command_line(["train", recipe_of(tmp_path / "two.yaml", 2), "--out", run_of_pair]))
@@ -205,6 +207,13 @@ def test_ranks_that_would_cut_other_channels_stop(run_of_pair: Path, tmp_path: P
     assert done.returncode != 0
     assert "error: rank 1 of 2 cut other channels than rank 0 (SHA-256 by rank 0: " in done.stderr
     assert not own_traceback(done.stderr), done.stderr
+
+
+def test_batch_norms_that_are_not_shared_are_found_out(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path / "two.yaml", 2)
+    done = planted(tmp_path, "norms", 0, "train", recipe, "--out", tmp_path / "run")
+    assert done.returncode != 0
+    assert "error: rank 1 of 2 trained other weights than rank 0 in dense" in done.stderr
 
 
 def test_an_error_on_one_rank_is_told_on_the_other(tmp_path: Path) -> None:

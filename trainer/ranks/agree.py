@@ -25,7 +25,7 @@ def check_same_plan(ranks: Ranks, plan: PruningPlan) -> None:
 
 
 def check_same_weights(ranks: Ranks, name: str, state: State) -> None:
-    """Raise TrainingError on all ranks unless all have come out of the stage `name` with these weights."""
+    """Raise TrainingError on all ranks unless all have these weights in the stage `name`."""
     if ranks.world > 1:
         _check(ranks, f"trained other weights than rank 0 in {name}", digest_of(state), TrainingError)
 

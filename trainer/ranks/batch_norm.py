@@ -7,7 +7,8 @@ With means m_r and variances v_r of W batches of one size, those of all are
 so that every rank normalises as one process with the whole batch would, and keeps the same running statistics. The
 calls of `torch.nn.functional.batch_norm` are caught while the net runs: layers, names and hooks of the net stay what
 they are, and layers of other packages that call it are served as well. torch's own SyncBatchNorm replaces modules, and
-runs on GPUs alone.
+runs on GPUs alone. A net that normalises by other calls, or from compiled code, has other running statistics on every
+rank, by which it is found out when weights are compared.
 """
 
 from __future__ import annotations

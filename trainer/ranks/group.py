@@ -4,7 +4,8 @@ Every process (a *rank*, counted from 0) walks through the whole training half o
 step depends only on what all of them have: the recipe, the same weights, sums over all ranks, and what the first one
 found out and told the others. A run of one process is the case `ALONE`, in which nothing here does anything.
 
-All calls but `own` are collective: every rank makes them, in the same order.
+All calls but `own` are collective: every rank makes them, in the same order. Objects travel as torch sends them, by
+pickle: between the processes of one run, and never into a file.
 """
 
 from __future__ import annotations

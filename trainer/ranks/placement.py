@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ..checkpoint import load_state
@@ -64,12 +65,16 @@ class Placed:
     ranks: Ranks
 
     def settle(self) -> None:
-        """Bring the present weights into `whole`; every rank then has the first one's buffers."""
+        """Bring the present weights into `whole`, and the first rank's buffers to all.
+
+        But for batch norms: their statistics are the same everywhere, unless they were not shared, which must show.
+        """
         if self.trained is not self.whole:
             load_state(self.whole, {name: _whole(tensor) for name, tensor in self.trained.state_dict().items()})
         if self.ranks.world > 1:
-            for buffer in self.whole.buffers():  # a module may count what it likes, of its own images
-                dist.broadcast(buffer, src=0)
+            for module in self.whole.modules():  # one may count what it likes, of its own images
+                for buffer in () if isinstance(module, _BatchNorm) else module.buffers(recurse=False):
+                    dist.broadcast(buffer, src=0)
 
     def entries(self) -> dict[int, dict[str, Tensor]]:
         """The optimiser's tensors, whole: parameter's index -> name -> tensor."""
