@@ -9,7 +9,7 @@ answers nan. A ratio of nothing by nothing is None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -42,6 +42,11 @@ class ClassificationMetrics:
         better = (~(scores < own)).sum(axis=1) - 1  # of nan nothing is less, so all of its row counts
         for counts, chosen in ((self._all, better >= 0), (self._right, better < 1), (self._near, better < TOP)):
             counts += np.bincount(truth[chosen], minlength=len(self.classes))
+
+    def add_up(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace all counts by `total` of them: the sums over several processes, each with images of its own."""
+        counts = torch.from_numpy(np.stack([self._all, self._right, self._near]))
+        self._all, self._right, self._near = total(counts).numpy()
 
     def compute(self) -> Scores:
         """The scores by name, in [0, 1]; None where nothing was there to be scored."""

@@ -33,8 +33,9 @@ from .compact import shrink_state
 from .evaluate import FrameRunner
 from .kinds.protocol import Examples
 from .outcome import Outcome, net_of
-from .progress import Progress
+from .progress import Progress, Silent
 from .pruned import PrunedModel
+from .ranks import ALONE, Ranks
 from .recipe import Recipe
 from .stages import Trained, train_and_prune
 from .workspace import Workspace, open_workspace
@@ -63,14 +64,17 @@ class Notebook:
         self.notes.append(text)
 
 
-def compress(recipe: Recipe, directory: Path, progress: Progress, command: str = "") -> Outcome:
+def compress(recipe: Recipe, directory: Path, progress: Progress, command: str = "", ranks: Ranks = ALONE) -> Outcome:
     """Run the whole recipe in `directory`; stages that are finished there already are reused.
 
-    command: what the user typed, for the report. Raises EdgeslimError for whatever can go wrong.
+    command: what the user typed, for the report.  ranks: who trains together, where this is the first; the others
+    call `assist`. Raises EdgeslimError for whatever can go wrong.
     """
     check_threads(recipe.bench.threads)  # now rather than after an hour of training
     log = Notebook(progress=progress, notes=[])
-    workspace = open_workspace(recipe, directory, log)
+    if ranks.world > 1:
+        log.note(f"{ranks.world} processes ({ranks.launch.strategy}): every batch is {ranks.world} times the recipe's")
+    workspace = open_workspace(recipe, directory, log, ranks)
     trained = train_and_prune(workspace, log)
     workspace.save_recipe()
     bundles = export_both(workspace, trained, log)
@@ -97,6 +101,11 @@ def compress(recipe: Recipe, directory: Path, progress: Progress, command: str =
     outcome = _outcome(recipe, trained, bundles, manifests, result, report, log)
     write_text(directory / "result.json", outcome.to_json())
     return outcome
+
+
+def assist(recipe: Recipe, directory: Path, ranks: Ranks) -> None:
+    """What all ranks but the first do of `compress`: they train along, and leave a quiet machine."""
+    train_and_prune(open_workspace(recipe, directory, Silent(), ranks), Silent())
 
 
 def export_both(workspace: Workspace, trained: Trained, progress: Progress) -> tuple[Path, Path]:
@@ -132,7 +141,7 @@ def export_net(
         frames=workspace.kind.frames(2, workspace.image.multiple),
         classes=workspace.kind.classes,
         task=workspace.kind.name,
-        provenance=_provenance(recipe, net),
+        provenance=_provenance(workspace.whole_recipe, net),
         simplify_graph=recipe.export.simplify,
         archive=archive,
     )

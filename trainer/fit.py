@@ -25,8 +25,13 @@ from edgeslim.exporter.plan import PruningPlan
 
 from .checkpoint import INDEX, State, copy_state, load_state
 from .fit_state import FitState, find_fit, restore_optimizer, restore_state, save_fit
-from .optimizer import build_optimizer, learning_rate, set_rate
+from .optimizer import learning_rate, set_rate
 from .progress import Progress, Silent
+from .ranks import ALONE, Ranks
+from .ranks.agree import check_same_weights
+from .ranks.batch_norm import shared_statistics
+from .ranks.placement import fabric_options, place
+from .ranks.share import Draws, share_task
 from .recipe import FitSection
 from .task import NO_TERMS, AfterStep, Batch, Cutter, Numbers, Step, Task, Term
 
@@ -61,6 +66,7 @@ def fit(
     cutter: Cutter | None = None,
     directory: Path | None = None,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> FitResult:
     """Train `module` in place and leave the best weights in it.
 
@@ -70,16 +76,17 @@ def fit(
     cutter: cuts while training goes on; its plan of the moment is stored then, and only weights of its final width
     are the best.  directory: where the checkpoint lives; an unfinished one of the same key is continued, a finished
     one reused.
+    ranks: who trains together, each calling this; the first one reads and writes the checkpoint.
     Raises TrainingError on a loss or weight that is not finite, CheckpointError for a checkpoint of another run.
     """
     progress = progress or Silent()
-    fabric = _fabric(section, name, progress)
+    fabric = _fabric(section, name, progress, ranks)
+    task = share_task(task, ranks)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = module.training
     if not training:  # as a pruned net comes, whose batch norms must follow its narrower layers
         module.train()
-    optimizer = build_optimizer(module, section)
-    saved = find_fit(directory, key, module, pattern)
+    saved = ranks.from_first(lambda: find_fit(directory, key, module, pattern))
     state = FitState() if saved is None else restore_state(saved, directory, module, cutter)
     progress.stage(name, section.steps)
     if state.finished:
@@ -88,48 +95,55 @@ def fit(
         return _result(state, reused=True)
     if state.step:
         progress.note(f"{name}: continued at step {state.step}")
-    wrapped, optimizer = fabric.setup(module, optimizer)
+    placed = place(fabric, module, section, ranks)
+    optimizer = placed.optimizer
     if saved is not None:
         # After the set-up: its tensors belong where the parameters are now.
-        restore_optimizer(saved, directory, optimizer)
+        restore_optimizer(saved, directory, placed)
     calls: list[AfterStep] = [*after_step, *([] if cutter is None else [cutter])]
-    for batch in _loader(task, section, state.step, seed):
+    for batch in _loader(task, section, state.step, seed, ranks):
         rate = learning_rate(section, state.step)
         set_rate(optimizer, rate)
         torch.manual_seed(_step_seed(seed, name, state.step))
         images, targets = task.prepare(*(tensor.to(fabric.device) for tensor in batch))
         images = images.contiguous(memory_format=torch.channels_last)
+        with shared_statistics(ranks):
+            logits = placed.net(images)
         step = Step(
             number=state.step,
             rate=rate,
-            module=module,
+            module=placed.trained,
             images=images,
             targets=targets,
-            logits=wrapped(images),
+            logits=logits,
             autocast=fabric.autocast,
         )
         parts = {"the loss": task.loss(step.logits, targets), **{label: term(step) for label, term in terms.items()}}
         total = sum(parts.values(), torch.zeros((), device=fabric.device))
-        values = {label: float(part.detach()) for label, part in parts.items()}
+        values = ranks.mean({label: float(part.detach()) for label, part in parts.items()})
         if problem := _first_not_finite(values):
             raise TrainingError(*_not_finite(name, state.step, f"{problem} at", directory))
         loss, state.terms = values.pop("the loss"), values
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(total)
         if section.clip_norm is not None:
-            fabric.clip_gradients(wrapped, optimizer, max_norm=section.clip_norm, error_if_nonfinite=False)
+            fabric.clip_gradients(placed.net, optimizer, max_norm=section.clip_norm, error_if_nonfinite=False)
         optimizer.step()
         for call in calls:
             call(step)
         state.step += 1
         progress.step(state.step, {"loss": loss, **state.terms, **state.scores})
         if state.step % section.evaluate_every == 0 or state.step == section.steps:
+            placed.settle()
+            check_same_weights(ranks, name, module.state_dict())
             if not all(bool(t.isfinite().all()) for t in module.state_dict().values()):
                 raise TrainingError(*_not_finite(name, state.step, "a weight is not finite after", directory))
             state.judge(module, task.evaluate(module), task.score, section, 0 if cutter is None else cutter.last)
             progress.step(state.step, {"loss": loss, **state.terms, **state.scores})
             if directory is not None:
-                save_fit(directory, state, module, optimizer, key=key, plan=plan, pattern=pattern, cutter=cutter)
+                entries = None if state.finished else placed.entries()
+                if ranks.first:
+                    save_fit(directory, state, module, entries, key=key, plan=plan, pattern=pattern, cutter=cutter)
             if state.finished:
                 break
     _hand_back(module, state, training)
@@ -143,7 +157,14 @@ def _result(state: FitState, reused: bool = False) -> FitResult:
 
 
 def adopt(
-    module: nn.Module, task: Task, *, name: str, key: str, directory: Path, progress: Progress | None = None
+    module: nn.Module,
+    task: Task,
+    *,
+    name: str,
+    key: str,
+    directory: Path,
+    progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> FitResult:
     """A stage in which nothing is trained: score the weights that `module` came with, and keep them as its checkpoint.
 
@@ -151,7 +172,7 @@ def adopt(
     """
     progress = progress or Silent()
     progress.stage(name)
-    saved = find_fit(directory, key, module)
+    saved = ranks.from_first(lambda: find_fit(directory, key, module))
     if saved is not None:
         state = restore_state(saved, directory, module)
         load_state(module, state.best)
@@ -159,27 +180,29 @@ def adopt(
     scores = dict(task.evaluate(module))
     best = copy_state(module.state_dict())
     state = FitState(finished=True, best=best, best_scores=scores, scores=scores)
-    save_fit(directory, state, module, None, key=key, plan=None)
+    if ranks.first:
+        save_fit(directory, state, module, None, key=key, plan=None)
     return FitResult(step=0, best_step=0, scores=scores)
 
 
-def _fabric(section: FitSection, name: str, progress: Progress) -> Fabric:
+def _fabric(section: FitSection, name: str, progress: Progress, ranks: Ranks) -> Fabric:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"You passed `Fabric\(accelerator='cpu', precision='16-mixed'")
-        fabric = Fabric(accelerator="auto", devices=1, precision=section.precision)
+        fabric = Fabric(precision=section.precision, **fabric_options(ranks))
+    if ranks.world > 1:
+        fabric.launch()
     used = fabric.strategy.precision.precision
     if used != section.precision:
         progress.note(f"{name}: there is no {section.precision} on this machine, trained in {used}")
     return fabric
 
 
-def _loader(task: Task, section: FitSection, step: int, seed: int) -> DataLoader[Batch]:
-    """The batches from step number `step` to the last."""
-    draws = range(step * section.batch_size, section.steps * section.batch_size)
+def _loader(task: Task, section: FitSection, step: int, seed: int, ranks: Ranks) -> DataLoader[Batch]:
+    """This rank's batches from step number `step` to the last."""
     return DataLoader(
         task.draws,
         batch_size=section.batch_size,
-        sampler=draws,
+        sampler=Draws(ranks, step, section.steps, section.batch_size),
         num_workers=section.workers,
         generator=torch.Generator().manual_seed(seed),
     )

@@ -26,6 +26,7 @@ from edgeslim.errors import CheckpointError, first_line
 from edgeslim.exporter.plan import PruningPlan
 
 from .checkpoint import INDEX, Checkpoint, State, check_fit, copy_state, load_checkpoint, load_state, save_checkpoint
+from .ranks.placement import Placed
 from .recipe import FitSection
 from .task import Cutter, Numbers
 
@@ -69,25 +70,23 @@ def save_fit(
     path: Path,
     state: FitState,
     module: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
+    entries: Mapping[int, Mapping[str, Tensor]] | None,
     *,
     key: str,
     plan: PruningPlan | None,
     pattern: State | None = None,
     cutter: Cutter | None = None,
 ) -> None:
-    """Write a run's checkpoint; a finished one has no optimizer. Raises TrainingError if the disk does not take it."""
+    """Write a run's checkpoint. Raises TrainingError if the disk does not take it.
+
+    entries: the optimiser's tensors, parameter's index -> name -> tensor; a finished checkpoint has none.
+    """
     parts: dict[str, Mapping[str, Tensor]] = {"model": state.best}
     if pattern is not None:
         parts["pattern"] = pattern
-    if not state.finished and optimizer is not None:
+    if not state.finished and entries is not None:
         parts["current"] = module.state_dict()
-        parts["optimizer"] = {
-            f"{index}.{name}": torch.as_tensor(value)
-            for index, entries in optimizer.state_dict()["state"].items()
-            for name, value in entries.items()
-            if value is not None
-        }
+        parts["optimizer"] = {f"{index}.{name}": t for index, own in entries.items() for name, t in own.items()}
     numbers: dict[str, float] = {"best_step": state.best_step, "stale": state.stale}
     numbers |= {f"best.{name}": value for name, value in state.best_scores.items()}
     numbers |= {f"now.{name}": value for name, value in state.scores.items()}
@@ -131,14 +130,14 @@ def restore_state(saved: Checkpoint, path: Path | None, module: nn.Module, cutte
     return state
 
 
-def restore_optimizer(saved: Checkpoint, path: Path | None, optimizer: torch.optim.Optimizer) -> None:
+def restore_optimizer(saved: Checkpoint, path: Path | None, placed: Placed) -> None:
     """Put the saved tensors into an optimiser that was set up for the same parameters."""
     entries: dict[int, dict[str, Any]] = {}
     with _whole(path):
         for name, tensor in saved.parts["optimizer"].items():
             index, _, entry = name.partition(".")
             entries.setdefault(int(index), {})[entry] = tensor
-        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+        placed.restore_entries(entries)
 
 
 @contextmanager

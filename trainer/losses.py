@@ -12,11 +12,21 @@ Source: Milletari et al., "V-Net", 2016, arXiv 1606.04797, without the squares.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeslim.errors import InvariantError
+
+Total = Callable[[Tensor], Tensor]
+"""From a sum over this batch to the sum over the batches of all processes that train together, with gradients."""
+
+
+def this_batch(part: Tensor) -> Tensor:
+    """The total where one process trains."""
+    return part
 
 
 class SegmentationLoss(nn.Module):
@@ -24,14 +34,28 @@ class SegmentationLoss(nn.Module):
 
     forward: logits (N, classes, H, W) float, target (N, H, W) int64 -> scalar float32. Pixels with the target
     `ignore_index` change neither value nor gradient. Without a labelled pixel the loss is 0 and so is its gradient.
+    total: over what the sums go.
     """
 
     def __init__(
-        self, dice: float, cross_entropy: float, classes: int, ignore_index: int, label_smoothing: float = 0.0
+        self,
+        dice: float,
+        cross_entropy: float,
+        classes: int,
+        ignore_index: int,
+        label_smoothing: float = 0.0,
+        total: Total = this_batch,
     ) -> None:
         super().__init__()
+        self.total = total
         self.dice, self.cross_entropy, self.label_smoothing = dice, cross_entropy, label_smoothing
         self.classes, self.ignore_index = classes, ignore_index
+
+    def across(self, total: Total) -> SegmentationLoss:
+        """The same loss of the batches of all processes: it is no mean of their losses."""
+        return SegmentationLoss(
+            self.dice, self.cross_entropy, self.classes, self.ignore_index, self.label_smoothing, total
+        )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         _check_shapes(logits, (target.shape[0], self.classes, *target.shape[1:]))
@@ -40,16 +64,16 @@ class SegmentationLoss(nn.Module):
         logits = torch.where(labelled[:, None], logits.float(), 0.0)
         loss = logits.new_zeros(())
         if self.cross_entropy > 0:
-            total = F.cross_entropy(
+            surprise = F.cross_entropy(
                 logits,
                 target,
                 ignore_index=self.ignore_index,
                 reduction="sum",
                 label_smoothing=self.label_smoothing,
             )
-            loss = loss + self.cross_entropy * total / labelled.sum().clamp(min=1)
+            loss = loss + self.cross_entropy * self.total(surprise) / self.total(labelled.sum()).clamp(min=1)
         if self.dice > 0:
-            loss = loss + self.dice * soft_dice_loss(logits, target, self.ignore_index)
+            loss = loss + self.dice * soft_dice_loss(logits, target, self.ignore_index, self.total)
         return loss
 
 
@@ -69,21 +93,27 @@ class ClassificationLoss(nn.Module):
         return self.cross_entropy * F.cross_entropy(logits.float(), target, label_smoothing=self.label_smoothing)
 
 
-def soft_dice_loss(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+def soft_dice_loss(logits: Tensor, target: Tensor, ignore_index: int, total: Total = this_batch) -> Tensor:
     """logits (N, C, H, W) float32, target (N, H, W) int64 in 0..C-1 or `ignore_index` -> scalar in [0, 1)."""
     labelled = (target != ignore_index)[:, None]
     probabilities = torch.where(labelled, logits, 0.0).softmax(dim=1) * labelled
     classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
     one_hot = (target[:, None] == classes) & labelled
     axes = (0, 2, 3)
-    counts = one_hot.sum(axes)
-    overlap = (probabilities * one_hot).sum(axes)
-    dice = (2 * overlap + 1) / (probabilities.sum(axes) + counts + 1)
+    counts = total(one_hot.sum(axes))
+    overlap = total((probabilities * one_hot).sum(axes))
+    dice = (2 * overlap + 1) / (total(probabilities.sum(axes)) + counts + 1)
     occurs = counts > 0
     return ((1 - dice) * occurs).sum() / occurs.sum().clamp(min=1)
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float, valid_mask: Tensor | None = None) -> Tensor:
+def distillation(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    valid_mask: Tensor | None = None,
+    total: Total = this_batch,
+) -> Tensor:
     """T^2 * KL(teacher || student) of the softened class probabilities, mean over the valid pixels (or images).
 
     student, teacher: logits (N, C, H, W) or (N, C), the teacher's without gradient; valid_mask: the same without the
@@ -99,8 +129,8 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float, valid_mas
     wanted = F.log_softmax(teacher.detach().float() / temperature, dim=1)
     given = F.log_softmax(student.float() / temperature, dim=1)
     # Both are 0, hence equal, where not valid: such a pixel adds nothing.
-    total = F.kl_div(given, wanted, reduction="sum", log_target=True)
-    return temperature**2 * total / valid_mask.sum().clamp(min=1)
+    distance = F.kl_div(given, wanted, reduction="sum", log_target=True)
+    return temperature**2 * total(distance) / total(valid_mask.sum()).clamp(min=1)
 
 
 def _check_shapes(logits: Tensor, wanted: tuple[int, ...]) -> None:

@@ -13,7 +13,7 @@ A ratio of nothing by nothing is None: a set without a foreground pixel has no s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -73,6 +73,12 @@ class SegmentationMetrics:
             "specificity": _ratio(right[0], truth[0]),
             "accuracy": accuracy,
         }
+
+    def add_up(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace all counts by `total` of them: the sums over several processes, each with images of its own."""
+        self._confusion.confmat = total(self._confusion.confmat)
+        if self._auc is not None:
+            self._auc.positive, self._auc.negative = total(self._auc.positive), total(self._auc.negative)
 
     def reset(self) -> None:
         """Forget everything counted."""

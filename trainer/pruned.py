@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ class PrunedModel:
         self.plan = plan_from_cut(channels, ())
         self.recovery: Recovery | None = None
         """What was done to make up for the last cut without training, and what that bought."""
+        self.after_cut: Callable[[PruningPlan], None] = lambda plan: None
+        """Called with every plan that is applied; what it raises ends the run."""
 
     @classmethod
     def from_module(cls, module: nn.Module, example: torch.Tensor) -> PrunedModel:
@@ -103,13 +105,18 @@ class PrunedModel:
         self._compact = None
         self.plan = with_tied_names(plan, module)
         hold_masks(module, self.plan)
+        self.after_cut(self.plan)
 
     def recover(self, dense: ir.Model, inputs: Sequence[Arrays], methods: Sequence[str]) -> Recovery:
         """Make up for the present cut without training, see `recovery`; the weights of `module` change.
 
         dense: `graph` as it was before the cut. inputs: real graph inputs. Raises ConfigError, ExportError.
         """
-        self.recovery = recover(dense, self.graph, self.channels, self.cut, inputs, methods)
+        return self.take(recover(dense, self.graph, self.channels, self.cut, inputs, methods))
+
+    def take(self, recovery: Recovery) -> Recovery:
+        """Give `module` the weights that a recovery of this net has found, here or in another process."""
+        self.recovery = recovery
         state = self.module.state_dict()
         changes = {n: torch.from_numpy(np.array(a)) for n, a in self.recovery.changes.items() if n in state}
         load_state(self._masked, {**state, **changes})

@@ -32,6 +32,8 @@ from .evaluate import ImageFormat, normalized
 from .kinds import Kind, build_kind
 from .models.registry import build_model
 from .progress import Progress
+from .ranks import ALONE, Ranks
+from .ranks.key import with_whole_batches
 from .recipe import Recipe
 from .recipe_criteria import Calibrated
 from .recipe_gradual import GradualSchedule
@@ -45,6 +47,7 @@ class Workspace:
 
     module: the net as initialised from the seed or from given weights, never trained in place.  data_digest,
     weights_digest: SHA-256 of the images that are learnt from, and of the given weights ("" where there are none).
+    ranks: the processes that train together, of which this is one.
     """
 
     recipe: Recipe
@@ -55,6 +58,12 @@ class Workspace:
     image: ImageFormat
     module: nn.Module
     task: Task
+    ranks: Ranks = ALONE
+
+    @property
+    def whole_recipe(self) -> Recipe:
+        """What is computed, by however many: the recipe as one process would need it for the same batches."""
+        return with_whole_batches(self.recipe, self.ranks)
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -63,7 +72,8 @@ class Workspace:
 
     def save_recipe(self) -> None:
         """Write the recipe as it was resolved. Not before a stage has accepted the directory as its own."""
-        write_text(self.directory / "recipe.json", self.recipe.model_dump_json(indent=2) + "\n")
+        if self.ranks.first:
+            write_text(self.directory / "recipe.json", self.whole_recipe.model_dump_json(indent=2) + "\n")
 
     def fresh_module(self) -> nn.Module:
         """A copy of the untrained net."""
@@ -75,7 +85,7 @@ class Workspace:
 
     def key(self, stage: str) -> str:
         """Identifies a stage by all it depends on: net, data, seed, and its sections. SHA-256, hexadecimal."""
-        recipe = self.recipe
+        recipe = self.whole_recipe
         # A recipe without weight pruning has the keys that it had before there was any.
         weights = () if recipe.weights is None else (recipe.weights,)
         gradual = (recipe.prune,) if isinstance(recipe.prune.schedule, GradualSchedule) else ()
@@ -120,13 +130,13 @@ def calibration_notes(recipe: Recipe, images: int) -> tuple[str, ...]:
     )
 
 
-def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Workspace:
-    """Read the data, build the net, and check that they fit.
+def open_workspace(recipe: Recipe, directory: Path, progress: Progress, ranks: Ranks = ALONE) -> Workspace:
+    """Read the data, build the net, and check that they fit. Every rank opens its own.
 
     Raises DataError, ConfigError or UnsupportedGraphError for what a recipe can get wrong.
     """
     progress.stage("data")
-    kind = build_kind(recipe)
+    kind = build_kind(recipe, ranks)
     if kind.skipped:
         progress.note(f"skipped {len(kind.skipped)} that cannot be decoded: {', '.join(kind.skipped)}")
     torch.manual_seed(recipe.seed)
@@ -155,6 +165,7 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
         image=image,
         module=module,
         task=kind.task(image),
+        ranks=ranks,
     )
 
 

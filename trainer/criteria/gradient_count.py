@@ -62,6 +62,11 @@ class GradientCount:
         looks: dict[str, LooksAt] = {"kernel": "weights", "feature": "feature maps", "loss": "gradients"}
         return looks[self.on]
 
+    @property
+    def adds_up(self) -> bool:
+        """Over images, unless it is training steps that are counted, one after the other."""
+        return self.on == "feature"
+
     def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """One score per unit, higher = keep.
 

@@ -49,6 +49,11 @@ class LnNorm:
         """Feature maps."""
         return "feature maps"
 
+    @property
+    def adds_up(self) -> bool:
+        """Over images."""
+        return True
+
     def order(self, depth: int, depths: int) -> float:
         """n of the 0-based layer `depth` of `depths` layers."""
         if self.n == "depth":

@@ -53,6 +53,16 @@ class Pooled(Criterion, Protocol):
 
 
 @runtime_checkable
+class AddsUp(Pooled, Protocol):
+    """A criterion that may score a sum over images, so that several processes can share the images out."""
+
+    @property
+    def adds_up(self) -> bool:
+        """What it gives to its pooling is a sum over images, or over batches of `lesson.BATCH` of them."""
+        ...
+
+
+@runtime_checkable
 class Differentiable(Scored, Protocol):
     """A net that can be asked for gradients of its loss."""
 

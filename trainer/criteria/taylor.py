@@ -33,6 +33,11 @@ class Taylor:
         """Gradients of the loss."""
         return "gradients"
 
+    @property
+    def adds_up(self) -> bool:
+        """Over batches of images."""
+        return True
+
     def score(self, net: Scored, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """One score per unit, higher = keep.
 

@@ -20,6 +20,7 @@ from ..data.augment import ImageAugment
 from ..data.image_draws import ImageDraws
 from ..evaluate import FrameRunner, ImageFormat, module_runner, normalized
 from ..losses import ClassificationLoss
+from ..ranks import ALONE, Ranks
 from ..recipe import Recipe
 from ..task import NO_CLASS, Numbers, Scores, Task
 from .protocol import Answers, known_scores
@@ -38,6 +39,7 @@ class Classification:
 
     recipe: Recipe
     data: ClassificationData
+    ranks: Ranks = ALONE
     name: ClassVar[TaskName] = "classification"
     assumed_multiple: ClassVar[int] = 1
 
@@ -81,13 +83,16 @@ class Classification:
         return [labelled.image for labelled in self.data.validation[:count]]
 
     def task(self, image: ImageFormat) -> Task:
-        section, augment = self.recipe.loss, ImageAugment(self.recipe.augment)
+        section, augment = self.recipe.loss, ImageAugment(self.recipe.augment, self.ranks)
 
         def prepare(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             return normalized(augment(images.float() / 255), image), labels
 
         def evaluate(module: nn.Module) -> Numbers:
-            return known_scores(self._score(module_runner(module, image), self.data.validation), "accuracy")
+            mine = self.data.validation[self.ranks.rank :: self.ranks.world]
+            metrics = self._count(module_runner(module, image), mine)
+            metrics.add_up(self.ranks.total)
+            return known_scores(metrics.compute(), "accuracy")
 
         return Task(
             draws=ImageDraws(self.data.train, self.crop, self.recipe.augment.padding, self.recipe.seed),
@@ -99,7 +104,7 @@ class Classification:
         )
 
     def score_test(self, run: FrameRunner, image: ImageFormat) -> Scores:
-        return self._score(run, self.data.test)
+        return self._count(run, self.data.test).compute()
 
     def examples(self, dense: FrameRunner, compact: FrameRunner, image: ImageFormat) -> list[AnswerExample]:
         """Of the first test images those on which the nets disagree, then those where both are wrong, then others."""
@@ -124,11 +129,11 @@ class Classification:
     def validation_answers(self, run: FrameRunner, image: ImageFormat) -> Iterator[Answers]:
         return ((run(frames), labels) for frames, labels in _batches(self.data.validation))
 
-    def _score(self, run: FrameRunner, images: LabelledImages) -> Scores:
+    def _count(self, run: FrameRunner, images: LabelledImages) -> ClassificationMetrics:
         metrics = ClassificationMetrics(self.classes)
         for frames, labels in _batches(images):
             metrics.update(run(frames), labels)
-        return metrics.compute()
+        return metrics
 
 
 def _batches(images: LabelledImages) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:

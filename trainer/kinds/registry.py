@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from ..data import ClassificationData, SegmentationData, build_data
+from ..ranks import ALONE, Ranks
 from ..recipe import Recipe
 from .classification import Classification
 from .protocol import Kind
 from .segmentation import Segmentation
 
 
-def build_kind(recipe: Recipe) -> Kind:
-    """Read a recipe's data. Raises DataError naming the file or folder that does not fit."""
+def build_kind(recipe: Recipe, ranks: Ranks = ALONE) -> Kind:
+    """Read a recipe's data, for one of the ranks that train together.
+
+    Raises DataError naming the file or folder that does not fit.
+    """
     data = build_data(recipe.data, recipe.seed)
     if isinstance(data, SegmentationData):
-        return Segmentation(recipe=recipe, data=data)
+        return Segmentation(recipe=recipe, data=data, ranks=ranks)
     if isinstance(data, ClassificationData):
-        return Classification(recipe=recipe, data=data)
+        return Classification(recipe=recipe, data=data, ranks=ranks)

@@ -20,6 +20,7 @@ from ..data.draws import CropDraws
 from ..evaluate import FrameRunner, ImageFormat, module_runner, normalized, pad_to_multiple
 from ..losses import SegmentationLoss
 from ..metrics import SegmentationMetrics
+from ..ranks import ALONE, Ranks
 from ..recipe import Recipe
 from ..task import Numbers, Scores, Task
 from .protocol import Answers, known_scores
@@ -36,6 +37,7 @@ class Segmentation:
 
     recipe: Recipe
     data: SegmentationData
+    ranks: Ranks = ALONE
     name: ClassVar[TaskName] = "segmentation"
     channels: ClassVar[int] = 3
     assumed_multiple: ClassVar[int] = 32
@@ -81,14 +83,17 @@ class Segmentation:
 
     def task(self, image: ImageFormat) -> Task:
         data, section = self.data, self.recipe.loss
-        augment = Augment(self.recipe.augment, data.ignore_index)
+        augment = Augment(self.recipe.augment, data.ignore_index, self.ranks)
 
         def prepare(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
             changed, labels = augment(images.float() / 255, masks)
             return normalized(changed, image), labels
 
         def evaluate(module: nn.Module) -> Numbers:
-            return known_scores(self._score(module_runner(module, image), data.validation, image.multiple), "dice")
+            mine = data.validation[self.ranks.rank :: self.ranks.world]
+            metrics = self._count(module_runner(module, image), mine, image.multiple)
+            metrics.add_up(self.ranks.total)
+            return known_scores(metrics.compute(), "dice")
 
         return Task(
             draws=CropDraws(data.train, self.crop, self.recipe.seed, data.ignore_index),
@@ -106,7 +111,7 @@ class Segmentation:
         )
 
     def score_test(self, run: FrameRunner, image: ImageFormat) -> Scores:
-        return self._score(run, self.data.test, image.multiple)
+        return self._count(run, self.data.test, image.multiple).compute()
 
     def examples(self, dense: FrameRunner, compact: FrameRunner, image: ImageFormat) -> list[Example]:
         return [
@@ -124,11 +129,11 @@ class Segmentation:
     def validation_answers(self, run: FrameRunner, image: ImageFormat) -> Iterator[Answers]:
         return self._answers(run, self.data.validation, image.multiple)
 
-    def _score(self, run: FrameRunner, samples: Iterable[Sample], multiple: int) -> Scores:
+    def _count(self, run: FrameRunner, samples: Iterable[Sample], multiple: int) -> SegmentationMetrics:
         metrics = SegmentationMetrics(self.classes, self.data.ignore_index)
         for logits, masks in self._answers(run, samples, multiple):
             metrics.update(logits, masks)
-        return metrics.compute()
+        return metrics
 
     def _answers(self, run: FrameRunner, samples: Iterable[Sample], multiple: int) -> Iterator[Answers]:
         for sample in samples:

@@ -33,7 +33,8 @@ def teacher_of(workspace: Workspace, dense: nn.Module) -> Mapping[str, Term]:
     distill = workspace.recipe.finetune.distill
     if distill is None:
         return {}
-    return {"teacher": teacher_term(copy.deepcopy(dense), distill, workspace.task.ignore_index)}
+    ignored = workspace.task.ignore_index
+    return {"teacher": teacher_term(copy.deepcopy(dense), distill, ignored, workspace.ranks.total)}
 
 
 def prune_channels(

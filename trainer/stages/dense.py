@@ -20,4 +20,5 @@ def train_dense(workspace: Workspace, progress: Progress) -> tuple[nn.Module, Fi
         "scores there are too high, while those on the test images are not affected"
     )
     key, directory = workspace.key("dense"), workspace.stage("dense")
-    return module, adopt(module, workspace.task, name="dense", key=key, directory=directory, progress=progress)
+    task, ranks = workspace.task, workspace.ranks
+    return module, adopt(module, task, name="dense", key=key, directory=directory, progress=progress, ranks=ranks)

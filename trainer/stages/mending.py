@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..pruned import PrunedModel
-from ..recovery import image_batches
+from ..recovery import image_batches, recover
 from ..workspace import Workspace
 
 
@@ -17,9 +17,10 @@ def mend(workspace: Workspace, net: PrunedModel, former: ir.Model) -> tuple[str,
     section = workspace.recipe.prune.recovery
     if section is None:
         return ()
-    frames = workspace.calibration(section.images)
-    gains = net.recover(former, image_batches(former, frames), section.methods).gains
-    return tuple(gain.method for gain in gains if not gain.kept)
+    inputs = image_batches(former, workspace.calibration(section.images))
+    methods, channels, cut = section.methods, net.channels, net.cut
+    found = workspace.ranks.from_first(lambda: recover(former, net.graph, channels, cut, inputs, methods))
+    return tuple(gain.method for gain in net.take(found).gains if not gain.kept)
 
 
 def unkept_note(cut: str, method: str) -> str:

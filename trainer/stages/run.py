@@ -22,6 +22,8 @@ from torch import nn
 
 from ..progress import Progress
 from ..pruned import PrunedModel
+from ..ranks.agree import check_same_plan
+from ..ranks.sharded import check_recipe
 from ..recipe_gradual import GradualSchedule
 from ..regularizers import check_penalties, schedule
 from ..task import Numbers
@@ -44,11 +46,13 @@ class Trained:
 
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     """All training stages. A net with nothing to prune comes back dense, with a note."""
-    recipe = workspace.recipe
+    recipe, ranks = workspace.recipe, workspace.ranks
+    check_recipe(recipe, ranks)
     progress.stage("analysis")
     # Before an hour of training: a net that cannot be traced should say so now, and one whose budget
     # is out of reach. The analysis reads no weights.
     pruned = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
+    pruned.after_cut = lambda plan: check_same_plan(ranks, plan)
     scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
     check_penalties(pruned.module, scheduled)
     check_budget(workspace, pruned)

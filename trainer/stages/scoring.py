@@ -9,6 +9,7 @@ from ..budget import Budget, WidthLimits, build_budget
 from ..criteria import build_criterion
 from ..lesson import Lesson
 from ..pruned import PrunedModel
+from ..ranks.share import share_criterion
 from ..recipe_criteria import Calibrated
 from ..schedules import Scoring
 from ..workspace import Workspace
@@ -20,7 +21,7 @@ def scoring_of(workspace: Workspace) -> Scoring:
     images = section.images if isinstance(section, Calibrated) else 1
     targets = torch.stack([workspace.task.draws[i][1] for i in range(images)])
     return Scoring(
-        criterion=build_criterion(section),
+        criterion=share_criterion(build_criterion(section), workspace.ranks),
         images=workspace.calibration(images),
         lesson=Lesson(loss=workspace.task.loss, targets=targets),
     )

@@ -16,6 +16,7 @@ from edgeslim.exporter.plan import PruningPlan
 from ..fit import FitResult, fit
 from ..progress import Progress
 from ..pruned import PrunedModel
+from ..ranks.sharded import check_masked
 from ..recipe import FitSection
 from ..sparsity import Pattern, apply_pattern, holding
 from ..sparsity.held import HeldPattern
@@ -60,6 +61,7 @@ def train_stage(
             cutter=cutter,
             directory=workspace.stage(stage),
             progress=progress,
+            ranks=workspace.ranks,
         )
 
 
@@ -80,6 +82,7 @@ def train_pruned(
         module = net.compact()
         pattern = None if held is None else held.on_compact(net)
     except UnsupportedGraphError as error:
+        check_masked(stage, workspace.ranks, error.message)
         progress.note(f"{stage} trains masked: {error.message}")
         module, after_step = net.module, [lambda _: net.hold_masks()]
         pattern = None if held is None else held.on_masked(net)

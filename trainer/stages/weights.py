@@ -20,7 +20,7 @@ def prune_weights(
     workspace: Workspace, module: nn.Module, section: WeightsSection, progress: Progress
 ) -> tuple[HeldPattern, dict[str, Numbers]]:
     """Prune single weights of `module` and fine-tune the others, in place. Returns the pattern, and what it scored."""
-    held = choose_pattern(workspace, module, section, progress)
+    held = workspace.ranks.from_first(lambda: choose_pattern(workspace, module, section, progress))
     apply_pattern(module, held.pattern)
     scores = {f"{STAGE}, just pruned": workspace.task.evaluate(module)}
     result = train_stage(workspace, module, section.finetune, STAGE, progress, pattern=held.pattern)

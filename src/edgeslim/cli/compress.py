@@ -7,25 +7,37 @@ import sys
 from pathlib import Path
 
 from . import tables
-from .options import Fresh, Json, Overrides, RecipeFile, RunDirectory
-from .run_directory import run_directory
-from .screen import open_progress, out, print_json
+from .options import Devices, Fresh, Json, NumNodes, Overrides, RecipeFile, RunDirectory, StrategyName
+from .processes import run_of_ranks
+from .screen import out, print_json
 
 
 def run(
-    recipe: RecipeFile, set_: Overrides = None, out_: RunDirectory = None, fresh: Fresh = False, json: Json = False
+    recipe: RecipeFile,
+    set_: Overrides = None,
+    out_: RunDirectory = None,
+    fresh: Fresh = False,
+    json: Json = False,
+    devices: Devices = 1,
+    num_nodes: NumNodes = 1,
+    strategy: StrategyName = "ddp",
 ) -> None:
     """Train, prune, prove, export and measure what RECIPE describes.
 
     Stages that an earlier run of the same recipe finished in --out are reused.
     """
-    from edgeslim.trainer.compress import compress
+    from edgeslim.trainer.compress import assist, compress
+    from edgeslim.trainer.ranks.launch import Launch
     from edgeslim.trainer.recipe_file import load_recipe
 
+    launch = Launch(devices=devices, num_nodes=num_nodes, strategy=strategy)
+    launch.check(sys.argv[1:])
     parsed = load_recipe(recipe, set_ or ())
-    command = shlex.join(["edgeslim", *sys.argv[1:]])
-    with run_directory(out_ or Path("runs") / parsed.name, fresh) as directory, open_progress() as progress:
-        outcome = compress(parsed, directory, progress, command)
+    command = launch.line(sys.argv[1:]) if launch.processes > 1 else shlex.join(["edgeslim", *sys.argv[1:]])
+    with run_of_ranks(launch, out_ or Path("runs") / parsed.name, fresh) as (ranks, directory, progress):
+        if not ranks.first:
+            return assist(parsed, directory, ranks)
+        outcome = compress(parsed, directory, progress, command, ranks)
     if json:
         print_json(outcome.to_json())
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,4 +15,13 @@ Overrides = Annotated[
 RunDirectory = Annotated[Path | None, typer.Option("--out", help="Where the run lives; runs/<recipe name> by default.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over: remove what an earlier run left in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Devices = Annotated[
+    int,
+    typer.Option("--devices", min=1, help="Processes on each machine, one a GPU; more than 1 by torchrun."),
+]
+NumNodes = Annotated[int, typer.Option("--num-nodes", min=1, help="Machines.")]
+StrategyName = Annotated[
+    Literal["ddp", "fsdp"],
+    typer.Option("--strategy", help="ddp: every process has the whole net. fsdp: its weights are shared out."),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")]

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 from pathlib import Path
 
-from .options import Fresh, Json, Overrides, RecipeFile, RunDirectory
-from .run_directory import run_directory
-from .screen import open_progress, out, print_json
+from .options import Devices, Fresh, Json, NumNodes, Overrides, RecipeFile, RunDirectory, StrategyName
+from .processes import run_of_ranks
+from .screen import out, print_json
 
 
 def run(
-    recipe: RecipeFile, set_: Overrides = None, out_: RunDirectory = None, fresh: Fresh = False, json: Json = False
+    recipe: RecipeFile,
+    set_: Overrides = None,
+    out_: RunDirectory = None,
+    fresh: Fresh = False,
+    json: Json = False,
+    devices: Devices = 1,
+    num_nodes: NumNodes = 1,
+    strategy: StrategyName = "ddp",
 ) -> None:
     """Train the dense net of RECIPE; a later `compress` with the same --out continues from it."""
+    from edgeslim.trainer.ranks.launch import Launch
     from edgeslim.trainer.recipe_file import load_recipe
     from edgeslim.trainer.stages import train_dense
     from edgeslim.trainer.workspace import open_workspace
 
+    launch = Launch(devices=devices, num_nodes=num_nodes, strategy=strategy)
+    launch.check(sys.argv[1:])
     parsed = load_recipe(recipe, set_ or ())
-    with run_directory(out_ or Path("runs") / parsed.name, fresh) as directory, open_progress() as progress:
-        workspace = open_workspace(parsed, directory, progress)
+    with run_of_ranks(launch, out_ or Path("runs") / parsed.name, fresh) as (ranks, directory, progress):
+        workspace = open_workspace(parsed, directory, progress, ranks)
         _, result = train_dense(workspace, progress)
         workspace.save_recipe()
+    if not ranks.first:
+        return
     checkpoint = workspace.stage("dense")
     if json:
         content = {
