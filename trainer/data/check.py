@@ -63,12 +63,17 @@ def check_samples(
                 skipped.append(str(error.path))
             report(index + 1, len(samples))
     if not good:
-        raise DataError(
-            f"all {len(samples)} images were skipped because they cannot be decoded, the first is {skipped[0]}",
-            "check the files; on_error: raise shows what is wrong with the first",
-        )
+        raise none_usable(len(samples), skipped[0])
     usable = samples.select(good) if skipped else samples
     return Checked(samples=usable, skipped=tuple(skipped), pixels=pixels)
+
+
+def none_usable(count: int, first: str) -> DataError:
+    """What to say where all `count` images of a part were skipped; `first` is the path of one."""
+    return DataError(
+        f"all {count} images were skipped because they cannot be decoded, the first is {first}",
+        "check the files; on_error: raise shows what is wrong with the first",
+    )
 
 
 def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from edgeslim.errors import DataError
 
 from ..recipe_data import ImageFolderData
-from .check import ReportProgress, late_bar
+from .check import ReportProgress, late_bar, none_usable
 from .decode import DecodeError, decode_image
 from .labelled import ClassificationData, LabelledImages, check_every_class
 from .pairs import SUFFIXES
@@ -93,11 +93,13 @@ def fitted(image: NDArray[np.uint8], size: tuple[int, int], grey: bool = False) 
     if grey:
         picture = picture.convert("L")
     scale = max(height / picture.height, width / picture.width)
-    if scale != 1.0:
-        sides = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
-        picture = picture.resize(sides, Image.Resampling.BILINEAR)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    found = np.asarray(picture.crop((left, top, left + width, top + height)), np.uint8)
+    # Only what is seen is resized: a picture one pixel high would need `height` times its width otherwise.
+    sides = min(picture.width, width / scale), min(picture.height, height / scale)
+    left, top = (picture.width - sides[0]) / 2, (picture.height - sides[1]) / 2
+    if scale == 1.0:
+        left, top = left // 1, top // 1
+    box = (left, top, left + sides[0], top + sides[1])
+    found = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box), np.uint8)
     return found.reshape(height, width, 1 if grey else 3)
 
 
@@ -143,6 +145,8 @@ def _read(
                 good[index] = False
                 skipped.append(str(error.path))
             report(index + 1, len(paths))
+    if not good.any():
+        raise none_usable(len(paths), skipped[-len(paths)])
     return LabelledImages(source, labels, np.flatnonzero(good)), tuple(skipped)
 
 
