@@ -109,6 +109,8 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
     kind = build_kind(recipe)
     if kind.skipped:
         progress.note(f"skipped {len(kind.skipped)} that cannot be decoded: {', '.join(kind.skipped)}")
+    if kind.absent:
+        progress.note(f"no training image shows {', '.join(kind.absent)}: the net cannot learn what it never sees")
     torch.manual_seed(recipe.seed)
     module = build_model(recipe.model.name, recipe.model.args, classes=len(kind.classes), in_channels=kind.channels)
     weights_digest = "" if recipe.model.weights is None else load_weights(module, recipe.model.weights)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edgeslim.errors import DataError
-from edgeslim.trainer.data import build_data
+from edgeslim.trainer.data import SegmentationData, build_data
 from edgeslim.trainer.recipe_data import SegmentationFolderData
 
 SIZE = (20, 24)
@@ -161,6 +161,15 @@ def test_black_and_white_masks_read_as_ids_do_not_pass_as_unlabelled(tmp_path: P
     with pytest.raises(DataError, match="only class 'ground' is labelled in all 5 training masks") as caught:
         build_data(spec(tmp_path), seed=0)
     assert "data.mask: binary" in caught.value.hint
+
+
+def test_a_class_that_no_training_mask_shows_is_named(tmp_path: Path) -> None:
+    write_part(tmp_path / "train", 5, values=(0, 1))
+    write_part(tmp_path / "test", 2, values=(0, 1, 2))
+    data = build_data(spec(tmp_path, classes=("ground", "thing", "sky")), seed=0)
+    assert isinstance(data, SegmentationData) and data.absent == ("sky",)
+    data = build_data(spec(tmp_path, classes=("ground", "thing", "void", "sky"), ignore_index=2), seed=0)
+    assert isinstance(data, SegmentationData) and data.absent == ("sky",)
 
 
 def test_corrupt_png_stops_by_default(tmp_path: Path) -> None:

@@ -23,13 +23,13 @@ IGNORE_INDEX = 11
 def build_camvid(spec: CamvidData, seed: int, progress: ReportProgress | None = None) -> SegmentationData:
     """Read and check CamVid; its split is its own. Raises DataError naming the file or folder that does not fit."""
     train, validation, test = (_checked(spec, part, progress) for part in ("train", "val", "test"))
-    check_labels(train, CLASSES, IGNORE_INDEX)
     return SegmentationData(
         train=train.samples,
         validation=validation.samples,
         test=test.samples,
         classes=CLASSES,
         ignore_index=IGNORE_INDEX,
+        absent=check_labels(train, CLASSES, IGNORE_INDEX),
         skipped=train.skipped + validation.skipped + test.skipped,
     )
 

@@ -76,8 +76,11 @@ def none_usable(count: int, first: str) -> DataError:
     )
 
 
-def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) -> None:
-    """Raise DataError unless at least two classes are labelled somewhere: one alone teaches nothing."""
+def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) -> tuple[str, ...]:
+    """The classes of which no pixel is labelled, which a net cannot learn.
+
+    Raises DataError unless at least two are labelled somewhere: one alone teaches nothing.
+    """
     present = [name for i, name in enumerate(classes) if checked.pixels[i] > 0 and i != ignore_index]
     if len(present) < 2:
         only = f"only class {present[0]!r} is" if present else "no class is"
@@ -86,6 +89,7 @@ def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) ->
             f"have the value {ignore_index}, which means unlabelled)",
             f"if {ignore_index} marks the second class, set data.mask: binary",
         )
+    return tuple(name for i, name in enumerate(classes) if name not in present and i != ignore_index)
 
 
 @contextmanager

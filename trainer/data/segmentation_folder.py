@@ -28,7 +28,7 @@ def build_segmentation_folder(
     if flat.is_dir() and train_root.is_dir():
         raise DataError(f"{spec.root} has both images/ and train/", "keep one of them: which trains is unclear")
     checked = _checked(train_root if train_root.is_dir() else spec.root, spec, progress)
-    check_labels(checked, spec.classes, spec.ignore_index)
+    absent = check_labels(checked, spec.classes, spec.ignore_index)
     train, skipped = checked.samples, checked.skipped
     if test_root.is_dir():
         checked = _checked(test_root, spec, progress)
@@ -43,6 +43,7 @@ def build_segmentation_folder(
         test=test,
         classes=spec.classes,
         ignore_index=spec.ignore_index,
+        absent=absent,
         skipped=skipped,
     )
 
