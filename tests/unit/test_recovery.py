@@ -232,6 +232,13 @@ def test_a_twin_speaks_for_the_channel_that_left() -> None:
     np.testing.assert_allclose(changed["second"], wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_layer_with_too_many_inputs_to_compare_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = cut(block(), "first", [1])
+    monkeypatch.setattr("edgeslim.trainer.recovery.twins.LARGEST_WIDTH", 7)
+    changed, (correction,) = merge_twins(here.dense, here.masked, here.channels, here.labels, images(3))
+    assert not changed and correction.skipped == "8 inputs, at most 7 are compared with each other"
+
+
 def test_correction_changes_only_what_stays() -> None:
     here = cut(block(), "first", [0, 3, 6])
     changed, corrections = correct(here.dense, here.masked, here.channels, here.labels, images())
@@ -334,6 +341,13 @@ def test_one_of_two_twins_costs_nothing_and_then_the_other_does() -> None:
     first = scores(block(arrays))["first"]
     low, high = sorted((first[2], first[5]))
     assert np.argmin(first) in (2, 5) and low < 1e-3 * np.median(first) and high > 100 * low
+
+
+def test_weights_that_are_not_finite_have_no_score() -> None:
+    arrays = weights()
+    arrays["first"][0, 0, 0, 0] = np.nan
+    found = scores(block(arrays))
+    assert np.isnan(found["first"]).all()
 
 
 def test_the_lowest_scores_add_up_to_the_error_that_least_squares_leaves() -> None:

@@ -118,9 +118,12 @@ def _per_input(array: Matrix, groups: int) -> Matrix:
 
 def _eliminate(labels: NDArray[np.int64], reads: list[_Read]) -> NDArray[np.float64]:
     """The scores of one family: (units,)."""
-    layers = [_Elimination.of(read, labels) for read in reads if np.isin(read.ids, labels).any()]
-    if not layers:
+    mine = [read for read in reads if np.isin(read.ids, labels).any()]
+    if not mine:
         return np.full(len(labels), np.inf)
+    if not all(np.isfinite(read.inverse).all() and np.isfinite(read.weights).all() for read in mine):
+        return np.full(len(labels), np.nan)  # said by whoever asked for scores; the running maximum would swallow it
+    layers = [_Elimination.of(read, labels) for read in mine]
     scores, alive, reached = np.empty(len(labels)), np.arange(len(labels)), 0.0
     batch = -(-len(labels) // BATCHES)
     while len(alive):

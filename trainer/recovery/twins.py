@@ -26,6 +26,9 @@ from .walk import Walk
 TAU = 0.5
 """Below it a quarter of the energy at most would be explained, and the merge adds more noise than it mends."""
 
+LARGEST_WIDTH = 4608
+"""Inputs of a layer that are compared each with each; twice that, as behind a flattened map, takes a gigabyte."""
+
 
 def merge_twins(
     dense: ir.Model, masked: ir.Model, channels: ChannelMap, cut: Collection[int], inputs: Sequence[Arrays]
@@ -42,8 +45,9 @@ def merge_twins(
         kept = living[reader.ids]
         if kept.all() or not kept.any():
             continue
-        if reader.unfit:
-            corrections.append(Correction(layer=reader.layer, skipped=reader.unfit))
+        wide = f"{len(kept)} inputs, at most {LARGEST_WIDTH} are compared with each other"
+        if skipped := reader.unfit or (wide if len(kept) > LARGEST_WIDTH else ""):
+            corrections.append(Correction(layer=reader.layer, skipped=skipped))
             continue
         former.advance(reader.node.outputs[0].name or "")
         (seen,) = former.peek([reader.source])
