@@ -27,7 +27,7 @@ TAU = 0.5
 """Below it a quarter of the energy at most would be explained, and the merge adds more noise than it mends."""
 
 LARGEST_WIDTH = 4608
-"""Inputs of a layer that are compared each with each; twice that, as behind a flattened map, takes a gigabyte."""
+"""Inputs of a layer that are compared each with each; twice that, as behind a flattened map, takes two gigabytes."""
 
 
 def merge_twins(
