@@ -3,8 +3,10 @@
     s[l, c] = mean over g of |W_lc - W_lg|_2
 
 over the filters g that read the same channels, those of one group: depthwise layers, in which each filter is alone, say
-nothing. Not small filters go, but those in the middle of all. Source: FPGM, He et al., CVPR 2019, arXiv 1811.00250; the sum over
-g there, a mean here. For channels that live and die together, the mean over their layers is this project's.
+nothing. Not small filters go, but those in the middle of all.
+
+Source: FPGM, He et al., CVPR 2019, arXiv 1811.00250; the sum over g there, a mean here. Groups, and for channels that
+live and die together the mean over their layers, are this project's.
 """
 
 from __future__ import annotations

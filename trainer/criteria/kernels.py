@@ -31,7 +31,7 @@ def producers(net: Scored, smallest_rank: int = 2) -> Iterator[tuple[str, int, I
 def group_count(net: Scored, name: str, axis: int) -> int:
     """In how many groups of equal size the filters on this axis of a kernel read different channels.
 
-    1 for all but grouped convolutions. The output axis of a grouped transposed one has all groups' filters side by side.
+    1 for all but grouped convolutions; an output axis of a grouped transposed one has all groups' filters side by side.
     """
     readers = [use.node for use in net.graph.graph.initializers[name].uses()]
     grouped = [n for n in readers if axis == 0 and n.op_type in ("Conv", "ConvTranspose") and "group" in n.attributes]

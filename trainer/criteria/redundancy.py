@@ -3,8 +3,8 @@
     r[l, c] = max |cos(W_lc, W_lg)| over the filters g that are larger than c, if above tau, else 0
     s[l, c] = |W_lc|_2 * (1 - r[l, c])
 
-g is of the same group as c: filters of other groups read other channels, and cannot stand in for it. Of two filters that
-are exactly parallel, the smaller one, of equals the later one, scores zero.
+g is of the same group as c: filters of other groups read other channels, and cannot stand in for it. Of two filters
+that are exactly parallel, the smaller one, of equals the later one, scores zero.
 
 Source: that redundant filters go is known of Khan et al., ICONIP 2022 (arXiv 2210.07451); cosine, threshold and the
 product with the norm are reconstructions. At tau = 1 it would be the l2 norm.
