@@ -31,7 +31,7 @@ from edgeslim.errors import ConfigError, first_line
 from .evaluate import ImageFormat, normalized
 from .kinds import Kind, build_kind
 from .models.registry import build_model
-from .progress import Progress
+from .progress import Progress, told_late
 from .recipe import Recipe
 from .starting_weights import load_weights
 from .task import Task
@@ -106,7 +106,7 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Works
     Raises DataError, ConfigError or UnsupportedGraphError for what a recipe can get wrong.
     """
     progress.stage("data")
-    kind = build_kind(recipe)
+    kind = build_kind(recipe, told_late(progress, "checking data"))
     if kind.skipped:
         progress.note(f"skipped {len(kind.skipped)} that cannot be decoded: {', '.join(kind.skipped)}")
     if kind.absent:

@@ -29,7 +29,7 @@ def write_set(root: Path, count: int = 10, size: tuple[int, int] = (20, 30), suf
 
 def build(root: Path, **options: Any) -> ClassificationData:
     spec = ImageFolderData(name="image-folder", root=root, size=options.pop("size", (16, 16)), **options)
-    data = build_data(spec, seed=0, progress=lambda done, total: None)
+    data = build_data(spec, seed=0)
     assert isinstance(data, ClassificationData)
     return data
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeslim.errors import DataError
 
 from ..recipe_data import ChaseData
-from .check import ReportProgress, check_labels, check_samples
+from .check import ReportProgress, check_labels, check_samples, unheard
 from .field_of_view import CLASSES, IGNORE_INDEX, FieldOfViewLoader
 from .pairs import SUFFIXES, PairLoader, list_images, pair_files
 from .samples import Samples, SegmentationData
@@ -23,7 +23,7 @@ from .split import split_indices
 _OBSERVERS = ("_1stHO", "_2ndHO")
 
 
-def build_chase(spec: ChaseData, seed: int, progress: ReportProgress | None = None) -> SegmentationData:
+def build_chase(spec: ChaseData, seed: int, report: ReportProgress = unheard) -> SegmentationData:
     """Read and check CHASE_DB1. Raises DataError naming the file or folder that does not fit."""
     files = list_images(spec.root)
     images = {name: path for name, path in files.items() if not name.endswith(_OBSERVERS)}
@@ -40,8 +40,8 @@ def build_chase(spec: ChaseData, seed: int, progress: ReportProgress | None = No
         )
     load = PairLoader(pairs=pairs, classes=len(CLASSES), ignore_index=IGNORE_INDEX, binary=True)
     samples = Samples(pairs, FieldOfViewLoader(vessels=load, fields_of_view=_fields(spec.root / "mask", images)))
-    train = check_samples(samples[: spec.train], spec.on_error, progress)
-    test = check_samples(samples[spec.train :], spec.on_error, progress)
+    train = check_samples(samples[: spec.train], spec.on_error, report)
+    test = check_samples(samples[spec.train :], spec.on_error, report)
     check_labels(train, CLASSES, IGNORE_INDEX)
     kept, held = split_indices(len(train.samples), spec.validation, seed)
     return SegmentationData(

@@ -21,7 +21,7 @@ from PIL import Image
 from edgeslim.errors import DataError
 
 from ..recipe_data import ImageFolderData
-from .check import ReportProgress, late_bar, none_usable
+from .check import ReportProgress, none_usable, unheard
 from .decode import DecodeError, decode_image
 from .labelled import ClassificationData, LabelledImages, check_every_class
 from .pairs import SUFFIXES
@@ -53,14 +53,14 @@ class FolderImages:
         return os.fsdecode(bytes(self.paths[index]))
 
 
-def build_image_folder(spec: ImageFolderData, seed: int, progress: ReportProgress | None = None) -> ClassificationData:
+def build_image_folder(spec: ImageFolderData, seed: int, report: ReportProgress = unheard) -> ClassificationData:
     """Read and check the folders. Raises DataError naming the file or folder that does not fit."""
     train_root = spec.root / "train" if (spec.root / "train").is_dir() else spec.root
     split = train_root != spec.root
     classes = _folders(train_root)
     if len(classes) < 2:
         raise DataError(f"{train_root} has {len(classes)} folders; a class is a folder, and two are the least")
-    train, skipped = _read(train_root, classes, spec, progress)
+    train, skipped = _read(train_root, classes, spec, report)
     check_every_class(train.labels, classes, train_root)
     if split and (spec.root / "test").is_dir():
         strange = sorted(set(_folders(spec.root / "test")) - set(classes))
@@ -69,7 +69,7 @@ def build_image_folder(spec: ImageFolderData, seed: int, progress: ReportProgres
                 f"{spec.root / 'test' / strange[0]} is no class of the training images",
                 f"they are {', '.join(classes)}",
             )
-        test, more = _read(spec.root / "test", classes, spec, progress)
+        test, more = _read(spec.root / "test", classes, spec, report)
         skipped += more
     else:
         kept, held = split_by_class(train.labels, spec.test, seed, "the test set")
@@ -115,7 +115,7 @@ def _folders(root: Path) -> tuple[str, ...]:
 
 
 def _read(
-    root: Path, classes: tuple[str, ...], spec: ImageFolderData, progress: ReportProgress | None
+    root: Path, classes: tuple[str, ...], spec: ImageFolderData, report: ReportProgress
 ) -> tuple[LabelledImages, tuple[str, ...]]:
     """All images below `root`, decoded once, and the files left out."""
     found, skipped = [], []
@@ -135,16 +135,15 @@ def _read(
     room = min(len(paths), CACHE_BYTES // int(np.prod(shape)))
     source = FolderImages(root=root, paths=paths, kept=np.empty((room, *shape), np.uint8), filled=np.zeros(room, bool))
     good = np.ones(len(paths), bool)
-    with late_bar(progress) as report:
-        for index in range(len(paths)):
-            try:
-                source.image(index)
-            except DecodeError as error:
-                if spec.on_error == "raise":
-                    raise
-                good[index] = False
-                skipped.append(str(error.path))
-            report(index + 1, len(paths))
+    for index in range(len(paths)):
+        try:
+            source.image(index)
+        except DecodeError as error:
+            if spec.on_error == "raise":
+                raise
+            good[index] = False
+            skipped.append(str(error.path))
+        report(index + 1, len(paths))
     if not good.any():
         raise none_usable(len(paths), skipped[-len(paths)])
     return LabelledImages(source, labels, np.flatnonzero(good)), tuple(skipped)

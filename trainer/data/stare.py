@@ -11,14 +11,14 @@ from __future__ import annotations
 from edgeslim.errors import DataError
 
 from ..recipe_data import StareData
-from .check import ReportProgress, check_labels, check_samples
+from .check import ReportProgress, check_labels, check_samples, unheard
 from .field_of_view import CLASSES, IGNORE_INDEX, FieldOfViewLoader
 from .pairs import PairLoader, list_images, pair_files
 from .samples import Samples, SegmentationData
 from .split import split_indices
 
 
-def build_stare(spec: StareData, seed: int, progress: ReportProgress | None = None) -> SegmentationData:
+def build_stare(spec: StareData, seed: int, report: ReportProgress = unheard) -> SegmentationData:
     """Read and check STARE. Raises DataError naming the file or folder that does not fit."""
     images = list_images(spec.root / "images")
     pairs = pair_files(images, list_images(spec.root / f"manual_{spec.observer}"))
@@ -31,8 +31,8 @@ def build_stare(spec: StareData, seed: int, progress: ReportProgress | None = No
         )
     vessels = PairLoader(pairs=pairs, classes=len(CLASSES), ignore_index=IGNORE_INDEX, binary=True)
     samples = Samples(pairs, FieldOfViewLoader(vessels=vessels, fields_of_view=fields_of_view))
-    train = check_samples(samples[: spec.train], spec.on_error, progress)
-    test = check_samples(samples[spec.train :], spec.on_error, progress)
+    train = check_samples(samples[: spec.train], spec.on_error, report)
+    test = check_samples(samples[spec.train :], spec.on_error, report)
     check_labels(train, CLASSES, IGNORE_INDEX)
     kept, held = split_indices(len(train.samples), spec.validation, seed)
     return SegmentationData(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ..data import ClassificationData, SegmentationData, build_data
+from ..data import ClassificationData, ReportProgress, SegmentationData, build_data
 from ..recipe import Recipe
 from .classification import Classification
 from .protocol import Kind
 from .segmentation import Segmentation
 
 
-def build_kind(recipe: Recipe) -> Kind:
-    """Read a recipe's data. Raises DataError naming the file or folder that does not fit."""
-    data = build_data(recipe.data, recipe.seed)
+def build_kind(recipe: Recipe, report: ReportProgress) -> Kind:
+    """Read a recipe's data; `report` hears of every file. Raises DataError naming what does not fit."""
+    data = build_data(recipe.data, recipe.seed, report)
     if isinstance(data, SegmentationData):
         return Segmentation(recipe=recipe, data=data)
     if isinstance(data, ClassificationData):
