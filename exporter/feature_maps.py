@@ -20,6 +20,7 @@ from edgeslim.errors import DataError, first_line
 
 from .channels import ChannelMap
 from .channels.labels import Ids
+from .channels.rules.contraction import WEIGHTED
 from .taps import tapped
 
 _PER_CHANNEL = frozenset(
@@ -46,7 +47,7 @@ class FeatureMap:
 
 def find_feature_maps(channels: ChannelMap) -> tuple[FeatureMap, ...]:
     """The feature maps of all weighted layers that have units, first to last."""
-    layers = [n for n in channels.model.graph if n.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
+    layers = [n for n in channels.model.graph if n.op_type in WEIGHTED]
     found = []
     for depth, node in enumerate(layers):
         value = _after_activation(node.outputs[0])

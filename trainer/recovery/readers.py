@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.channels.labels import Ids
+from edgeslim.exporter.channels.rules.contraction import WEIGHTED
 from edgeslim.exporter.dead.constancy import groups
 from edgeslim.exporter.dead.sites import Site, read_site, weight_array
 
 from .patches import Rows, Window, patches, rows, window_of
 
 _FALLBACK_EPSILON = 1e-5
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ def find_readers(channels: ChannelMap) -> list[Reader]:
     """All layers that read channels which may leave and have a weight of their own, first to last."""
     found = []
     for node in channels.model.graph:
-        if node.op_type not in _LAYERS:
+        if node.op_type not in WEIGHTED:
             continue
         reader = _reader(node, channels)
         if reader is not None:
