@@ -254,6 +254,20 @@ def test_correction_changes_only_what_stays() -> None:
     assert distance(mended, here.dense, unseen) < 0.8 * distance(here.masked, here.dense, unseen)
 
 
+def test_constants_of_a_trace_are_not_corrected() -> None:
+    """A module that computes with a plain tensor does not give it away: what is not in its state cannot be changed."""
+    model = block()
+    here = cut(model, "stem", [1])
+    own = frozenset(weights()) - {"second", "first_mean"}
+    channels = analyze(model, own)
+    for method in METHODS.values():
+        changed, _ = method(here.dense, here.masked, channels, here.labels, images())
+        assert set(changed) <= own
+    _, corrections = correct(here.dense, here.masked, channels, here.labels, images())
+    reasons = {c.layer: c.skipped for c in corrections}
+    assert reasons == {"first": "", "second": "its weight is no parameter of the net", "head": ""}
+
+
 def test_nothing_is_corrected_before_the_cut() -> None:
     here = cut(block(), "stem", [1])
     _, corrections = correct(here.dense, here.masked, here.channels, here.labels, images())

@@ -139,6 +139,7 @@ def _reader(node: ir.Node, channels: ChannelMap) -> Reader | None:
         "its padding is given by name or size" if node.op_type.startswith("Conv") and window is None
         else "its input is stored transposed" if site.axis not in (1, -1)
         else "its weight is shared" if len(site.weight.uses()) > 1
+        else "its weight is no parameter of the net" if _name(site.weight) not in channels.parameters
         else ""
     )  # fmt: skip
     out = channels.value_ids.get(_name(node.outputs[0]), ())
