@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import ExportError, first_line
 
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+from .channels.rules.contraction import WEIGHTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def count_weight_bytes(model: ir.Model) -> int:
 
 def count_weights(model: ir.Model) -> tuple[int, int]:
     """(all, not zero) elements of the kernels of the weighted layers; one that two layers share counts once."""
-    found = {w.name: w for n in model.graph if n.op_type in _LAYERS and (w := _initializer(n.inputs[1])) is not None}
+    found = {w.name: w for n in model.graph if n.op_type in WEIGHTED and (w := _initializer(n.inputs[1])) is not None}
     arrays = [w.const_value.numpy() for w in found.values() if w.const_value is not None]
     return sum(a.size for a in arrays), sum(int(np.count_nonzero(a)) for a in arrays)
 
@@ -61,7 +61,7 @@ def layer_costs(model: ir.Model, shape: tuple[int, ...]) -> tuple[LayerCost, ...
     the graph does not run at this shape.
     """
     sized = model.clone()
-    layers = [n for n in sized.graph if n.op_type in _LAYERS and _initializer(n.inputs[1]) is not None]
+    layers = [n for n in sized.graph if n.op_type in WEIGHTED and _initializer(n.inputs[1]) is not None]
     shapes = [ir.node("Shape", [_sized_value(n)]) for n in layers]
     sized.graph.extend(shapes)
     sized.graph.outputs.clear()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Protocol
+
+PATIENCE_SECONDS = 2.0
+"""Work that is done sooner is not worth a stage of its own."""
 
 
 class Progress(Protocol):
@@ -37,3 +41,22 @@ class Silent:
     def note(self, text: str) -> None:
         """Keep the remark."""
         self.notes.append(text)
+
+
+def told_late(progress: Progress, name: str) -> Callable[[int, int], None]:
+    """A function of (done, total) that tells `progress` of a stage `name`, once that turns out to take long.
+
+    Another total begins the stage anew.
+    """
+    started, told = time.monotonic(), 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - started < PATIENCE_SECONDS:
+            return
+        if told != total:
+            progress.stage(name, total)
+            told = total
+        progress.step(done, {})
+
+    return report

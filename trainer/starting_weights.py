@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -48,8 +48,8 @@ def load_weights(module: nn.Module, path: Path) -> str:
             "check model.name, model.args and the classes of the data",
         )
     for name, tensor in fitting.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"weights {path}: {name} holds numbers that are not finite", "use another file")
+        if problem := _unusable(tensor, own[name]):
+            raise CheckpointError(f"weights {path}: {name} {problem}", "save the net's float32 state_dict")
     load_state(module, {name: fitting.get(name, tensor) for name, tensor in own.items()})
     return _digest(fitting)
 
@@ -141,27 +141,35 @@ def _differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iter
         if name in state and state[name].shape != own[name].shape
     ]
     if missing:
-        yield f"{len(missing)} missing: {_listed(_near(n, unexpected) for n in missing)}"
+        yield f"{len(missing)} missing: {_listed(missing, unexpected)}"
     if unexpected:
-        yield f"{len(unexpected)} unexpected: {_listed(_near(n, missing or list(own)) for n in unexpected)}"
+        yield f"{len(unexpected)} unexpected: {_listed(unexpected, missing or list(own))}"
     if other:
         yield f"{len(other)} of another shape: {_listed(other)}"
 
 
-def _near(name: str, others: list[str]) -> str:
+def _near(name: str, others: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
     return f"{name} (nearest: {near[0]})" if near else name
 
 
-def _listed(texts: Iterable[str]) -> str:
-    listed: list[str] = []
-    more = 0
-    for text in texts:
-        if len(listed) < _NAMED:
-            listed.append(text)
-        else:
-            more += 1
-    return ", ".join(listed) + (f" and {more} more" if more else "")
+def _listed(texts: Sequence[str], others: Sequence[str] = ()) -> str:
+    """The first few, each with what comes nearest to it among `others`: to look for all of them takes minutes."""
+    named = [_near(text, others) for text in texts[:_NAMED]]
+    return ", ".join(named) + (f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else "")
+
+
+def _unusable(tensor: Tensor, own: Tensor) -> str:
+    """What keeps numbers of the right shape from being weights, "" if nothing does.
+
+    Integers in a float's place are a quantised net's: without their scales they mean something else.
+    """
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        return f"is stored as {tensor.layout}, {tensor.dtype} on {tensor.device}; wanted are plain numbers"
+    if own.is_floating_point() and not tensor.is_floating_point():
+        return f"holds {tensor.dtype}; the net has {own.dtype}"
+    finite = bool(torch.isfinite(tensor.to(own.dtype)).all())
+    return "" if finite else f"holds numbers that are not finite as {own.dtype}"
 
 
 def _shape(tensor: Tensor) -> str:

@@ -31,7 +31,7 @@ from edgeslim.errors import ConfigError, first_line
 from .evaluate import ImageFormat, normalized
 from .kinds import Kind, build_kind
 from .models.registry import build_model
-from .progress import Progress
+from .progress import Progress, told_late
 from .ranks import ALONE, Ranks
 from .ranks.key import with_whole_batches
 from .recipe import Recipe
@@ -136,9 +136,11 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress, ranks: R
     Raises DataError, ConfigError or UnsupportedGraphError for what a recipe can get wrong.
     """
     progress.stage("data")
-    kind = build_kind(recipe, ranks)
+    kind = build_kind(recipe, told_late(progress, "checking data"), ranks)
     if kind.skipped:
         progress.note(f"skipped {len(kind.skipped)} that cannot be decoded: {', '.join(kind.skipped)}")
+    if kind.absent:
+        progress.note(f"no training image shows {', '.join(kind.absent)}: the net cannot learn what it never sees")
     torch.manual_seed(recipe.seed)
     module = build_model(recipe.model.name, recipe.model.args, classes=len(kind.classes), in_channels=kind.channels)
     weights_digest = "" if recipe.model.weights is None else load_weights(module, recipe.model.weights)

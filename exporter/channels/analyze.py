@@ -19,6 +19,7 @@ from .context import Channels, CountRewrite, IndexRewrite, SumSite, operand, pla
 from .families import Family, find_families
 from .labels import Axis, Flags, Ids, Labels
 from .rules import RULES
+from .rules.contraction import WEIGHTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,11 +177,7 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
 
 def _layer(node: ir.Node, channels: Channels, reason: str | None) -> LayerWidth | None:
     """The width of a layer with weights, for the coverage report."""
-    if (
-        node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        or len(node.inputs) < 2
-        or node.inputs[1] is None
-    ):
+    if node.op_type not in WEIGHTED or len(node.inputs) < 2 or node.inputs[1] is None:
         return None
     weight, output, at = operand(node, 1), node.outputs[0], 1 if node.op_type.startswith("Conv") else -1
     if node.op_type == "MatMul" and not _comes_from_initializer(weight):

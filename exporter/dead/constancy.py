@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..channels import ChannelMap
+from ..channels.rules.contraction import WEIGHTED
 
 Roots = frozenset[int]
 
@@ -59,7 +60,7 @@ def _constant(
 ) -> Roots:
     if node.domain not in ("", "ai.onnx"):
         return _NONE
-    if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if node.op_type in WEIGHTED:
         return carried & _from_kernel(node, channels, found, zeros)
     constant = carried & _passed(node, channels, found)
     if node.op_type == "BatchNormalization":

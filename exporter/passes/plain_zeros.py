@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+from ..channels.rules.contraction import WEIGHTED
 
 
 def plain_zeros(model: ir.Model) -> ir.Model:
     """Return `model` with +0.0 wherever a float kernel of a convolution or matrix product has -0.0."""
     plain = model.clone()
     for node in plain.graph:
-        weight = node.inputs[1] if node.op_type in _LAYERS and len(node.inputs) > 1 else None
+        weight = node.inputs[1] if node.op_type in WEIGHTED and len(node.inputs) > 1 else None
         if weight is None or not weight.is_initializer() or weight.const_value is None:
             continue
         array = weight.const_value.numpy()

@@ -126,6 +126,14 @@ def test_data_that_does_not_fit(spoil: Callable[[Path], str], tmp_path: Path, cl
     assert not (tmp_path / "run").exists()
 
 
+def test_a_class_that_no_picture_shows_is_told(tmp_path: Path, cli: Cli) -> None:
+    data = folder_section(write_pictures(tmp_path / "data"), classes=["background", "vessel", "optic disc"])
+    recipe = write_recipe(tmp_path / "tiny.yaml", data=data)
+    done = cli("train", recipe, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "no training image shows optic disc: the net cannot learn what it never sees" in done.stderr
+
+
 def test_a_corrupt_picture_is_skipped_only_on_request(tmp_path: Path, cli: Cli) -> None:
     root = write_pictures(tmp_path / "data", count=10)
     cut_a_picture(root)

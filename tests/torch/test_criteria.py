@@ -6,13 +6,14 @@ import itertools
 import math
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from edgeslim.errors import ConfigError
 from edgeslim.exporter.feature_maps import find_feature_maps, run_feature_maps
@@ -180,6 +181,69 @@ def test_feature_maps_are_those_behind_the_non_linearity(plain: PrunedModel) -> 
     with torch.no_grad():
         wanted = plain.module.get_submodule("a")(torch.from_numpy(IMAGES))
     np.testing.assert_allclose(np.stack([s[0] for s in seen]), wanted[:, :, None].numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.ELU, nn.Hardswish, nn.GELU])
+def test_a_non_linearity_of_several_operators_is_followed_to_its_end(activation: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    net = nets.randomized(nn.Sequential(nets.unit(3, 8, activation), nn.Conv2d(8, 2, 1)))
+    model = PrunedModel.from_module(net, torch.randn(1, 3, 16, 16))
+    maps = find_feature_maps(model.channels)
+    (first, _), *_ = run_feature_maps(model.graph, maps, IMAGES)
+    with torch.no_grad():
+        wanted = model.module.get_submodule("0")(torch.from_numpy(IMAGES[:1]))
+    np.testing.assert_allclose(first[:, 0], wanted[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+class GatedElsewhere(nn.Module):
+    """x * sigmoid(x) whose sigmoid is read again: no non-linearity that channels keep to themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        gate = y.sigmoid()
+        return self.head(y * gate + gate)
+
+
+def test_a_gate_that_is_read_elsewhere_is_no_non_linearity() -> None:
+    torch.manual_seed(0)
+    model = PrunedModel.from_module(GatedElsewhere(), torch.randn(1, 3, 16, 16))
+    (first, _), *_ = run_feature_maps(model.graph, find_feature_maps(model.channels), IMAGES)
+    with torch.no_grad():
+        wanted = model.module.get_submodule("a")(torch.from_numpy(IMAGES[:1]))
+    np.testing.assert_allclose(first[:, 0], wanted[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+class OnePosition(nn.Module):
+    """Positions are merged with images, as in front of an attention layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).permute(0, 2, 3, 1).reshape(-1, 8)
+        return self.head(self.b(y).relu())
+
+
+@pytest.mark.parametrize("net", [nets.Plain(), OnePosition()])
+def test_a_graph_with_a_batch_of_its_own_scores_the_same(net: nn.Module) -> None:
+    torch.manual_seed(0)
+    net = nets.randomized(net)
+    free = PrunedModel.from_module(net, torch.randn(1, 3, 16, 16))
+    maps = find_feature_maps(free.channels)
+    wanted = list(run_feature_maps(free.graph, maps, IMAGES))
+    fixed = ir.to_proto(free.graph)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    del fixed.graph.value_info[:]
+    seen = list(run_feature_maps(ir.from_proto(fixed), maps, IMAGES))
+    assert len(seen) == len(wanted) == 3
+    for one, other in zip(seen, wanted):
+        for a, b in zip(one, other):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("net", [nets.Depthwise(2), nets.Flat(), nets.ChannelsLast(), nets.Upsampled("transpose")])

@@ -218,6 +218,30 @@ def test_coupled_layers_can_be_scored_by_the_first_alone() -> None:
         np.testing.assert_allclose(scores, wanted.numpy(), rtol=1e-6)
 
 
+def test_filters_that_read_different_channels_cannot_stand_in_for_each_other() -> None:
+    torch.manual_seed(0)
+    net = nets.randomized(nets.Depthwise())
+    with torch.no_grad():
+        net.get_parameter("b.weight").copy_(torch.arange(1.0, 9.0).reshape(8, 1, 1, 1).expand(8, 1, 3, 3))
+    model = PrunedModel.from_module(net, torch.zeros(1, 3, 16, 16))
+    a, b = (model.module.get_parameter(n).detach().double().flatten(1) for n in ("a.0.weight", "b.weight"))
+    sizes = [w.norm(dim=1) / w.norm(dim=1).mean() for w in (a, b)]
+    np.testing.assert_allclose(Redundancy().score(model, NONE), ((sizes[0] + sizes[1]) / 2).numpy(), rtol=1e-6)
+    distances = torch.cdist(a, a).mean(1)
+    np.testing.assert_allclose(GeometricMedian().score(model, NONE), (distances / distances.mean()).numpy(), rtol=1e-6)
+
+
+def test_filters_of_one_group_are_compared() -> None:
+    torch.manual_seed(0)
+    net = nets.randomized(nets.Grouped())
+    with torch.no_grad():
+        net.get_parameter("b.weight")[1::2] = 0.5 * net.get_parameter("b.weight")[::2]
+    model = PrunedModel.from_module(net, torch.zeros(1, 3, 16, 16))
+    (second,) = (f for f in model.channels.families if f.name == "b.weight")
+    scores = Redundancy().score(model, NONE)[-second.width :]
+    assert second.width == 2 and scores[1] < 1e-6 < scores[0]
+
+
 def test_a_grouped_convolution_and_a_transposed_one_have_filters(plain: PrunedModel) -> None:
     for net in (nets.Grouped(), nets.Upsampled("transpose")):
         torch.manual_seed(0)

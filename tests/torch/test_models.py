@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 import warnings
@@ -139,9 +140,12 @@ def test_initialisation_follows_the_seed() -> None:
         ("unet", {"width": True}, r"model\.args\.width: input should be a valid integer"),
         ("unet", {"width": 0}, r"unet: width is 0"),
         ("unet", {"depth": -1}, r"unet: depth is -1"),
+        ("unet", {"depth": 40}, r"unet: width 32 at depth 40 makes \d+ channels at the lowest level"),
         ("unet", {"upsample": "bilinear"}, r"model\.args\.upsample: input should be 'transpose' or 'resize'"),
         ("mobilenetv3-small", {"variant": "large"}, r"model\.args\.variant: .* allowed are width, head_width"),
         ("mobilenetv3-small", {"width": -1.0}, r"mobilenetv3: width -1\.0"),
+        ("mobilenetv3-small", {"width": math.inf}, r"mobilenetv3: width inf"),
+        ("vgg16-bn", {"width": math.inf}, r"vgg: width is inf"),
     ],
 )  # fmt: skip
 def test_wrong_requests_for_built_in_nets(name: str, args: dict[str, Any], expected: str) -> None:

@@ -98,6 +98,18 @@ def test_a_package_that_is_not_installed(name: str, module: str, line: str, monk
 
 
 @pytest.mark.slow
+def test_no_net_of_torchvision_fetches_a_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tests.zoo.vision", exc_type=ImportError)
+
+    def fetch(*_: object, **__: object) -> None:
+        raise AssertionError("weights were to be fetched")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", fetch)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    build_model("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", {}, classes=4)
+
+
+@pytest.mark.slow
 def test_nets_of_torchvision() -> None:
     pytest.importorskip("tests.zoo.vision", exc_type=ImportError)
     net = build_model("torchvision:resnet18", {}, classes=7).eval()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edgeslim.errors import ConfigError
-from edgeslim.trainer.regularizers import Redundancy
+from edgeslim.trainer.regularizers import Kernel, Redundancy, View
 from edgeslim.trainer.regularizers.redundancy import cosines
 
 from .views import pull, random_kernels, seen
@@ -94,6 +94,18 @@ def test_sizes_and_order_do_not_matter(seed: int, factor: float, sign: str) -> N
     sizes = torch.rand(6, 1, 1, 1, generator=torch.Generator().manual_seed(seed)) + 0.1
     torch.testing.assert_close(rule.penalty(seen([factor * sizes * w])), value)
     torch.testing.assert_close(rule.penalty(seen([w[[3, 1, 0, 5, 4, 2]]])), value)
+
+
+def test_pairs_belong_to_one_group() -> None:
+    """Filters 0 and 2 are equal and read different channels; 2 and 3 are parallel and read the same."""
+    filters = torch.eye(4, 6, dtype=torch.float64).view(4, 2, 3)
+    filters[2], filters[3] = filters[0], -0.5 * filters[0]
+    rule = Redundancy(weight=1.0, sign="repel", pressure=1.0)
+    seen = View(kernels=[Kernel(weight=filters, groups=2)], share=1.0)
+    lesser = 6**0.5 * 0.5 / 24
+    assert float(rule.penalty(seen)) == pytest.approx(0.2**2 / 2 + lesser)
+    depthwise = torch.ones(5, 1, 3, 3, requires_grad=True)
+    assert float(rule.penalty(View(kernels=[Kernel(weight=depthwise, groups=5)], share=1.0))) == 0.0
 
 
 @pytest.mark.parametrize("sign", ["repel", "attract"])

@@ -155,6 +155,13 @@ def test_a_layer_all_of_whose_filters_died_keeps_one() -> None:
         assert torch.allclose(pruned.module(EXAMPLE), net(EXAMPLE), atol=1e-5)
 
 
+def test_a_unit_that_is_some_tensors_last_is_not_said_to_stay_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead, "spare_one", lambda channels, cut, scores: frozenset(cut) - {max(cut)})
+    pruned = PrunedModel.from_module(loud(nets.Plain(), "b.0"), EXAMPLE)
+    found = cut_dead(pruned, IMAGES)
+    assert found.notes[-1] == "dead units that stay, for without them a tensor would have no channel: 1"
+
+
 def test_what_was_cut_already_stays_cut() -> None:
     net = loud(nets.Plain(), "b.0")
     pruned = PrunedModel.from_module(net, EXAMPLE)

@@ -52,6 +52,18 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
     optimizer.step()
 
 
+def test_a_layer_that_was_frozen_since_is_held_too() -> None:
+    net = nets.Bare()
+    pattern = magnitude_pattern(net, 0.5)
+    for parameter in net.a.parameters():
+        parameter.requires_grad_(False)
+    apply_pattern(net, pattern)
+    with holding(net, pattern) as hold:
+        step(net, torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1), 0)
+        hold()
+    assert silent(net, pattern)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("kind", ["magnitude", "two of four"])
 def test_masks_hold_through_momentum(optimizer: str, kind: str) -> None:

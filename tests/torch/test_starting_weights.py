@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import gzip
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from edgeslim.errors import CheckpointError
 from edgeslim.exporter.plan import PruningPlan
@@ -98,8 +100,16 @@ def test_shapes_that_differ_are_told(tmp_path: Path) -> None:
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     torch.save(net().state_dict(), tmp_path / "net.pt")
     message = refused(tmp_path / "net.pt", build_model("resnet20", {}, classes=3))
-    assert "95 missing: " in message or " more" in message
+    assert "97 missing: " in message and " and 92 more" in message
     assert len(message) < 1500
+
+
+def test_only_names_that_are_told_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, others, **_: asked.append(name) or [])
+    torch.save(net().state_dict(), tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", build_model("resnet20", {}, classes=3))
+    assert len(asked) <= 10
 
 
 class Opener:
@@ -146,6 +156,23 @@ def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
     state["conv.bias"][1] = float("nan")
     torch.save(state, tmp_path / "net.pt")
     assert "conv.bias holds numbers that are not finite" in refused(tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: (100 * w).to(torch.int8), r"conv.weight holds torch.int8; the net has torch.float32"),
+        (lambda w: w.to(torch.complex64), "holds torch.complex64"),
+        (lambda w: w.to_sparse(), "is stored as torch.sparse_coo"),
+        (lambda w: w.to("meta"), "torch.float32 on meta"),
+        (lambda w: w.double() + 1e300, "numbers that are not finite as torch.float32"),
+    ],
+)
+def test_numbers_that_are_no_weights(tmp_path: Path, change: Callable[[Tensor], Tensor], said: str) -> None:
+    state = dict(net().state_dict())
+    state["conv.weight"] = change(state["conv.weight"])
+    torch.save(state, tmp_path / "net.pt")
+    assert said in refused(tmp_path / "net.pt")
 
 
 def test_a_pruned_checkpoint_is_named_as_such(tmp_path: Path) -> None:

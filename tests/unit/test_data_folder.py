@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 from edgeslim.errors import DataError
-from edgeslim.trainer.data import build_data
+from edgeslim.trainer.data import SegmentationData, build_data
+from edgeslim.trainer.progress import Silent, told_late
 from edgeslim.trainer.recipe_data import SegmentationFolderData
 
 SIZE = (20, 24)
@@ -163,6 +165,15 @@ def test_black_and_white_masks_read_as_ids_do_not_pass_as_unlabelled(tmp_path: P
     assert "data.mask: binary" in caught.value.hint
 
 
+def test_a_class_that_no_training_mask_shows_is_named(tmp_path: Path) -> None:
+    write_part(tmp_path / "train", 5, values=(0, 1))
+    write_part(tmp_path / "test", 2, values=(0, 1, 2))
+    data = build_data(spec(tmp_path, classes=("ground", "thing", "sky")), seed=0)
+    assert isinstance(data, SegmentationData) and data.absent == ("sky",)
+    data = build_data(spec(tmp_path, classes=("ground", "thing", "void", "sky"), ignore_index=2), seed=0)
+    assert isinstance(data, SegmentationData) and data.absent == ("sky",)
+
+
 def test_corrupt_png_stops_by_default(tmp_path: Path) -> None:
     write_part(tmp_path, 5)
     corrupt(tmp_path / "images" / "im03.png")
@@ -205,7 +216,7 @@ def test_too_few_images_for_a_split(tmp_path: Path, count: int) -> None:
 def test_progress_is_told_of_every_file(tmp_path: Path) -> None:
     write_part(tmp_path, 4)
     seen: list[tuple[int, int]] = []
-    build_data(spec(tmp_path), seed=0, progress=lambda done, total: seen.append((done, total)))
+    build_data(spec(tmp_path), seed=0, report=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -216,15 +227,23 @@ def test_quick_check_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert captured.out == "" and captured.err == ""
 
 
-def test_slow_check_shows_a_bar_on_stderr_only(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_part(tmp_path, 4)
-    monkeypatch.setattr("edgeslim.trainer.data.check._PATIENCE_SECONDS", -1.0)
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich animates on terminals only
-    build_data(spec(tmp_path), seed=0)
-    captured = capsys.readouterr()
-    assert captured.out == "" and "checking data" in captured.err
+def test_only_a_slow_check_is_a_stage_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_part(tmp_path / "train", 4)
+    write_part(tmp_path / "test", 3)
+    heard: list[object] = []
+
+    class Listening(Silent):
+        def stage(self, name: str, total: int | None = None) -> None:
+            heard.append((name, total))
+
+        def step(self, done: int, values: Mapping[str, float]) -> None:
+            heard.append(done)
+
+    build_data(spec(tmp_path), 0, told_late(Listening(), "checking data"))
+    assert heard == []
+    monkeypatch.setattr("edgeslim.trainer.progress.PATIENCE_SECONDS", -1.0)
+    build_data(spec(tmp_path), 0, told_late(Listening(), "checking data"))
+    assert heard == [("checking data", 4), 1, 2, 3, 4, ("checking data", 3), 1, 2, 3]
 
 
 def corrupt(path: Path) -> None:

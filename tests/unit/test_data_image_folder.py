@@ -29,7 +29,7 @@ def write_set(root: Path, count: int = 10, size: tuple[int, int] = (20, 30), suf
 
 def build(root: Path, **options: Any) -> ClassificationData:
     spec = ImageFolderData(name="image-folder", root=root, size=options.pop("size", (16, 16)), **options)
-    data = build_data(spec, seed=0, progress=lambda done, total: None)
+    data = build_data(spec, seed=0)
     assert isinstance(data, ClassificationData)
     return data
 
@@ -70,6 +70,29 @@ def test_the_middle_is_kept() -> None:
     image[:, 10:20] = 255
     assert (fitted(image, (10, 10)) == 255).all()
     assert fitted(image, (10, 30)) is not image and np.array_equal(fitted(image, (10, 30)), image)
+
+
+def test_a_strip_takes_no_more_memory_than_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = []
+    resize = Image.Image.resize
+
+    def watched(picture: Image.Image, size: tuple[int, int], *more: Any) -> Image.Image:
+        largest.append(size[0] * size[1])
+        return resize(picture, size, *more)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    strip = np.zeros((2, 20_000, 3), np.uint8)
+    strip[:, 9_990:10_010] = 255
+    assert (fitted(strip, (32, 32)) == 255).all() and max(largest) == 32 * 32
+
+
+def test_a_test_set_of_nothing_but_damaged_files(tmp_path: Path) -> None:
+    write_set(tmp_path / "train")
+    for file in sorted(write_set(tmp_path / "test", count=2).glob("*/*.png")):
+        file.write_bytes(b"no picture")
+    (tmp_path / "test" / "bee" / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match=r"all 6 images were skipped .* the first is .*test/ant/0\.png"):
+        build(tmp_path, on_error="skip")
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:

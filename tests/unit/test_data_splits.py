@@ -20,7 +20,7 @@ SIZE = (30, 20)  # width, height
 
 def build(name: str, root: Path, **options: Any) -> SegmentationData:
     spec = TypeAdapter(DataSpec).validate_python({"name": name, "root": root, **options})
-    data = build_data(spec, seed=0, progress=lambda done, total: None)
+    data = build_data(spec, seed=0)
     assert isinstance(data, SegmentationData)
     return data
 

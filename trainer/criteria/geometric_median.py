@@ -2,8 +2,11 @@
 
     s[l, c] = mean over g of |W_lc - W_lg|_2
 
-Not small filters go, but those in the middle of all. Source: FPGM, He et al., CVPR 2019, arXiv 1811.00250; the sum over
-g there, a mean here. For channels that live and die together, the mean over their layers is this project's.
+over the filters g that read the same channels, those of one group: depthwise layers, in which each filter is alone, say
+nothing. Not small filters go, but those in the middle of all.
+
+Source: FPGM, He et al., CVPR 2019, arXiv 1811.00250; the sum over g there, a mean here. Groups, and for channels that
+live and die together the mean over their layers, are this project's.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import flat, producers
+from .kernels import flat, group_by_group, group_count, producers
 from .protocol import LooksAt
 from .units import RELATIVE, Pooling, Scored
 
@@ -35,7 +38,11 @@ class GeometricMedian:
 
         Returns (units,) float64 in the order of `channels.unit_labels`.
         """
-        observed = [(ids, mean_distances(flat(w))) for _, _, ids, w in producers(net)]
+        observed = []
+        for name, axis, ids, weights in producers(net):
+            groups = group_count(net, name, axis)
+            if groups < len(weights):
+                observed.append((ids, group_by_group(mean_distances, flat(weights), groups)))
         return self.pool.over_units(net.channels, observed)
 
 

@@ -7,8 +7,10 @@ the rows g of a unit and to let all others make up for it costs
 
 relative to |q|^2, summed over the layers that read the unit. Units of a family go one by one, the cheapest first, and
 a unit's score is what its removal costs at that moment, never less than the one before it: so the sum of the lowest
-scores of a family is the error after those units have left. Layers that are no plain matrix product over channels
-count with what the unit contributes, |x_g|^2 |W_g|^2, as if nobody could make up for it.
+scores of a family is the error after those units have left. The groups of a layer are products side by side, and H has
+a block for each; depthwise layers lose what they say with what they read, and nothing is left to be made up for.
+Layers that are no plain matrix product over channels count with what the unit contributes, |x_g|^2 |W_g|^2, as if
+nobody could make up for it.
 
 In wide families the large matrices are updated for a 32nd of the units at a time; which they are is found among the
 cheapest two 32nds with the exact updates of their own rows, which need no others.
@@ -54,6 +56,8 @@ class Reconstruction:
         walk = Walk(net.graph, image_batches(net.graph, images))
         readers = []
         for reader in find_readers(net.channels):
+            if reader.depthwise:  # what it reads leaves with what it says: nothing is left to be made up for
+                continue
             walk.advance(reader.node.outputs[0].name or "")
             readers.append(_observe(walk, reader, net.channels.parameters))
         scores = [np.empty(0)]
@@ -74,25 +78,36 @@ class _Read:
 def _observe(walk: Walk, reader: Reader, parameters: Collection[str]) -> _Read:
     weight = walk.weights[reader.layer]
     heard = find_heard(reader, parameters, walk.weights)
-    features = len(reader.ids) * reader.taps
-    if reader.unfit or features > LARGEST_FEATURES:
+    if reader.unfit or len(reader.ids) * reader.taps > LARGEST_FEATURES:
         return _contributions(walk, reader)
+    features = len(reader.ids) // reader.groups * reader.taps
     shifted = heard.shift is not None
-    normal = Normal(features + shifted, 1)
+    normal = Normal(reader.groups, features + shifted, 1)
     read, said = walk.peek([reader.source, heard.value])
     count = -(-min(ROWS_A_FEATURE * features + 1024, MOST_ROWS) // len(read))
     energy = 0.0
     for seed, (x, q) in enumerate(zip(read, said)):
         seen, now = reader.look(x, q, count, np.random.default_rng(seed))
         energy += float(np.square(now, dtype=np.float64).sum())
+        rows = np.swapaxes(seen.reshape(len(seen), reader.groups, -1), 0, 1)
         if shifted:
-            seen = np.concatenate([seen, np.ones((len(seen), 1), np.float32)], axis=1)
-        normal.add(seen, np.zeros((len(seen), 1), np.float32))
-    matrix = reader.matrix(weight) * heard.scale / np.sqrt(max(energy, 1e-30))
-    ids = np.repeat(reader.ids, reader.taps)
+            rows = np.concatenate([rows, np.ones((*rows.shape[:2], 1), np.float32)], axis=2)
+        normal.add(rows, np.zeros((*rows.shape[:2], 1), np.float32))
+    scale = heard.scale.reshape(reader.groups, 1, -1) / np.sqrt(max(energy, 1e-30))
+    matrix = reader.matrix(weight) * scale
+    ids = np.repeat(reader.ids, reader.taps).reshape(reader.groups, -1)
     if shifted:  # the bias makes up for means, and never leaves
-        matrix, ids = np.concatenate([matrix, np.zeros((1, matrix.shape[1]))]), np.append(ids, -1)
-    return _Read(ids=ids, inverse=np.asarray(np.linalg.inv(normal.damped(RIDGE)), np.float64), weights=matrix)
+        matrix, ids = np.pad(matrix, ((0, 0), (0, 1), (0, 0))), np.pad(ids, ((0, 0), (0, 1)), constant_values=-1)
+    inverse = np.asarray(np.linalg.inv(normal.damped(RIDGE)), np.float64)
+    return _Read(ids=ids.ravel(), inverse=_diagonal(inverse), weights=_diagonal(matrix))
+
+
+def _diagonal(blocks: Matrix) -> Matrix:
+    """(G, a, b) -> (G a, G b), zero between the blocks."""
+    count, height, width = blocks.shape
+    whole = np.zeros((count, height, count, width))
+    whole[np.arange(count), :, np.arange(count)] = blocks
+    return whole.reshape(count * height, count * width)
 
 
 def _contributions(walk: Walk, reader: Reader) -> _Read:
@@ -118,9 +133,12 @@ def _per_input(array: Matrix, groups: int) -> Matrix:
 
 def _eliminate(labels: NDArray[np.int64], reads: list[_Read]) -> NDArray[np.float64]:
     """The scores of one family: (units,)."""
-    layers = [_Elimination.of(read, labels) for read in reads if np.isin(read.ids, labels).any()]
-    if not layers:
+    mine = [read for read in reads if np.isin(read.ids, labels).any()]
+    if not mine:
         return np.full(len(labels), np.inf)
+    if not all(np.isfinite(read.inverse).all() and np.isfinite(read.weights).all() for read in mine):
+        return np.full(len(labels), np.nan)  # said by whoever asked for scores; the running maximum would swallow it
+    layers = [_Elimination.of(read, labels) for read in mine]
     scores, alive, reached = np.empty(len(labels)), np.arange(len(labels)), 0.0
     batch = -(-len(labels) // BATCHES)
     while len(alive):

@@ -3,7 +3,8 @@
     r[l, c] = max |cos(W_lc, W_lg)| over the filters g that are larger than c, if above tau, else 0
     s[l, c] = |W_lc|_2 * (1 - r[l, c])
 
-Of two filters that are exactly parallel, the smaller one, of equals the later one, scores zero.
+g is of the same group as c: filters of other groups read other channels, and cannot stand in for it. Of two filters
+that are exactly parallel, the smaller one, of equals the later one, scores zero.
 
 Source: that redundant filters go is known of Khan et al., ICONIP 2022 (arXiv 2210.07451); cosine, threshold and the
 product with the norm are reconstructions. At tau = 1 it would be the l2 norm.
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..options import check_number
-from .kernels import cosines, flat, producers
+from .kernels import cosines, flat, group_by_group, group_count, producers
 from .protocol import LooksAt
 from .units import RELATIVE, Pooling, Scored
 
@@ -44,10 +45,11 @@ class Redundancy:
         Returns (units,) float64 in the order of `channels.unit_labels`.
         """
         observed = []
-        for _, _, ids, array in producers(net):
-            filters = flat(array)
+        for name, axis, ids, array in producers(net):
+            filters, groups = flat(array), group_count(net, name, axis)
             size = np.sqrt(np.square(filters).sum(1))
-            observed.append((ids, size * (1.0 - replaceable(filters, self.tau))))
+            share = group_by_group(lambda own: replaceable(own, self.tau), filters, groups)
+            observed.append((ids, size * (1.0 - share)))
         return self.pool.over_units(net.channels, observed)
 
 

@@ -10,7 +10,7 @@ A mask's pixel is a class id; 11 is void, which counts nowhere.
 from __future__ import annotations
 
 from ..recipe_data import CamvidData
-from .check import Checked, ReportProgress, check_labels, check_samples
+from .check import Checked, ReportProgress, check_labels, check_samples, unheard
 from .pairs import PairLoader, list_images, pair_files
 from .samples import Samples, SegmentationData
 
@@ -20,21 +20,21 @@ CLASSES = (
 IGNORE_INDEX = 11
 
 
-def build_camvid(spec: CamvidData, seed: int, progress: ReportProgress | None = None) -> SegmentationData:
+def build_camvid(spec: CamvidData, seed: int, report: ReportProgress = unheard) -> SegmentationData:
     """Read and check CamVid; its split is its own. Raises DataError naming the file or folder that does not fit."""
-    train, validation, test = (_checked(spec, part, progress) for part in ("train", "val", "test"))
-    check_labels(train, CLASSES, IGNORE_INDEX)
+    train, validation, test = (_checked(spec, part, report) for part in ("train", "val", "test"))
     return SegmentationData(
         train=train.samples,
         validation=validation.samples,
         test=test.samples,
         classes=CLASSES,
         ignore_index=IGNORE_INDEX,
+        absent=check_labels(train, CLASSES, IGNORE_INDEX),
         skipped=train.skipped + validation.skipped + test.skipped,
     )
 
 
-def _checked(spec: CamvidData, part: str, progress: ReportProgress | None) -> Checked:
+def _checked(spec: CamvidData, part: str, report: ReportProgress) -> Checked:
     pairs = pair_files(list_images(spec.root / part), list_images(spec.root / f"{part}annot"))
     load = PairLoader(pairs=pairs, classes=len(CLASSES), ignore_index=IGNORE_INDEX)
-    return check_samples(Samples(pairs, load), spec.on_error, progress)
+    return check_samples(Samples(pairs, load), spec.on_error, report)

@@ -14,16 +14,15 @@ from pathlib import Path
 from edgeslim.errors import DataError
 
 from ..recipe_data import ChaseData
-from .check import ReportProgress, check_labels, check_samples
-from .field_of_view import CLASSES, IGNORE_INDEX, FieldOfViewLoader
-from .pairs import SUFFIXES, PairLoader, list_images, pair_files
-from .samples import Samples, SegmentationData
-from .split import split_indices
+from .check import ReportProgress, unheard
+from .field_of_view import split_in_order
+from .pairs import SUFFIXES, list_images, pair_files
+from .samples import SegmentationData
 
 _OBSERVERS = ("_1stHO", "_2ndHO")
 
 
-def build_chase(spec: ChaseData, seed: int, progress: ReportProgress | None = None) -> SegmentationData:
+def build_chase(spec: ChaseData, seed: int, report: ReportProgress = unheard) -> SegmentationData:
     """Read and check CHASE_DB1. Raises DataError naming the file or folder that does not fit."""
     files = list_images(spec.root)
     images = {name: path for name, path in files.items() if not name.endswith(_OBSERVERS)}
@@ -33,25 +32,7 @@ def build_chase(spec: ChaseData, seed: int, progress: ReportProgress | None = No
         lacking = f"pictures Image_01L{ending}.png" if images else "photographs Image_01L.jpg"
         raise DataError(f"{spec.root} has no {lacking}", "give the folder that CHASE_DB1 was unpacked into")
     pairs = pair_files(images, drawn)
-    if spec.train >= len(pairs):
-        raise DataError(
-            f"{spec.root}: data.train is {spec.train} of {len(pairs)} images, so none is left to test on",
-            f"data.train is at most {len(pairs) - 1}",
-        )
-    load = PairLoader(pairs=pairs, classes=len(CLASSES), ignore_index=IGNORE_INDEX, binary=True)
-    samples = Samples(pairs, FieldOfViewLoader(vessels=load, fields_of_view=_fields(spec.root / "mask", images)))
-    train = check_samples(samples[: spec.train], spec.on_error, progress)
-    test = check_samples(samples[spec.train :], spec.on_error, progress)
-    check_labels(train, CLASSES, IGNORE_INDEX)
-    kept, held = split_indices(len(train.samples), spec.validation, seed)
-    return SegmentationData(
-        train=train.samples.select(kept),
-        validation=train.samples.select(held),
-        test=test.samples,
-        classes=CLASSES,
-        ignore_index=IGNORE_INDEX,
-        skipped=train.skipped + test.skipped,
-    )
+    return split_in_order(spec, pairs, _fields(spec.root / "mask", images), seed, report)
 
 
 def _fields(folder: Path, images: dict[str, Path]) -> dict[str, Path]:

@@ -6,16 +6,12 @@ the pass is the first decoding of a small data set rather than an extra one.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
 from edgeslim.errors import DataError
 
@@ -25,7 +21,9 @@ from .samples import Samples
 ReportProgress = Callable[[int, int], None]
 """Called with (files read, files in all)."""
 
-_PATIENCE_SECONDS = 2.0
+
+def unheard(done: int, total: int) -> None:
+    """A report to nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,38 +39,45 @@ class Checked:
 def check_samples(
     samples: Samples,
     on_error: Literal["raise", "skip"] = "raise",
-    progress: ReportProgress | None = None,
+    report: ReportProgress = unheard,
 ) -> Checked:
     """Decode all samples once.
 
     on_error: `skip` leaves out what cannot be decoded; every other problem is raised in any case.
-    progress: told after each file; without it a bar appears on stderr when the pass takes longer than two seconds.
+    report: called after each file.
     Raises DataError for the first bad file, or if no usable one is left.
     """
     good: list[int] = []
     skipped: list[str] = []
     pixels = np.zeros(256, dtype=np.int64)
-    with late_bar(progress) as report:
-        for index in range(len(samples)):
-            try:
-                pixels += np.bincount(samples[index].mask.ravel(), minlength=256)
-                good.append(index)
-            except DecodeError as error:
-                if on_error == "raise":
-                    raise
-                skipped.append(str(error.path))
-            report(index + 1, len(samples))
+    for index in range(len(samples)):
+        try:
+            pixels += np.bincount(samples[index].mask.ravel(), minlength=256)
+            good.append(index)
+        except DecodeError as error:
+            if on_error == "raise":
+                raise
+            skipped.append(str(error.path))
+        report(index + 1, len(samples))
     if not good:
-        raise DataError(
-            f"all {len(samples)} images were skipped because they cannot be decoded, the first is {skipped[0]}",
-            "check the files; on_error: raise shows what is wrong with the first",
-        )
+        raise none_usable(len(samples), skipped[0])
     usable = samples.select(good) if skipped else samples
     return Checked(samples=usable, skipped=tuple(skipped), pixels=pixels)
 
 
-def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) -> None:
-    """Raise DataError unless at least two classes are labelled somewhere: one alone teaches nothing."""
+def none_usable(count: int, first: str) -> DataError:
+    """What to say where all `count` images of a part were skipped; `first` is the path of one."""
+    return DataError(
+        f"all {count} images were skipped because they cannot be decoded, the first is {first}",
+        "check the files; on_error: raise shows what is wrong with the first",
+    )
+
+
+def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) -> tuple[str, ...]:
+    """The classes of which no pixel is labelled, which a net cannot learn.
+
+    Raises DataError unless at least two are labelled somewhere: one alone teaches nothing.
+    """
     present = [name for i, name in enumerate(classes) if checked.pixels[i] > 0 and i != ignore_index]
     if len(present) < 2:
         only = f"only class {present[0]!r} is" if present else "no class is"
@@ -81,25 +86,4 @@ def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) ->
             f"have the value {ignore_index}, which means unlabelled)",
             f"if {ignore_index} marks the second class, set data.mask: binary",
         )
-
-
-@contextmanager
-def late_bar(progress: ReportProgress | None) -> Iterator[ReportProgress]:
-    """`progress`, or else a bar on stderr that shows itself only once the work turns out to be long."""
-    if progress is not None:
-        yield progress
-        return
-    started = time.monotonic()
-    bar = Progress(console=Console(stderr=True), transient=True)
-    task = bar.add_task("checking data")
-
-    def report(done: int, total: int) -> None:
-        if not bar.live.is_started and time.monotonic() - started > _PATIENCE_SECONDS:
-            bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    return tuple(name for i, name in enumerate(classes) if name not in present and i != ignore_index)

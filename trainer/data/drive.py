@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeslim.errors import DataError
 
 from ..recipe_data import DriveData
-from .check import ReportProgress, check_labels, check_samples
+from .check import ReportProgress, check_labels, check_samples, unheard
 from .field_of_view import CLASSES, IGNORE_INDEX, FieldOfViewLoader
 from .pairs import SUFFIXES, PairLoader, list_images, pair_files
 from .samples import Samples, SegmentationData
@@ -23,9 +23,9 @@ from .split import split_indices
 _WITH_GIF = (*SUFFIXES, ".gif")
 
 
-def build_drive(spec: DriveData, seed: int, progress: ReportProgress | None = None) -> SegmentationData:
+def build_drive(spec: DriveData, seed: int, report: ReportProgress = unheard) -> SegmentationData:
     """Read and check DRIVE. Raises DataError naming the file or folder that does not fit."""
-    checked = check_samples(_samples(spec.root / "training"), spec.on_error, progress)
+    checked = check_samples(_samples(spec.root / "training"), spec.on_error, report)
     train, skipped = checked.samples, checked.skipped
     check_labels(checked, CLASSES, IGNORE_INDEX)
     if spec.test is None:
@@ -34,7 +34,7 @@ def build_drive(spec: DriveData, seed: int, progress: ReportProgress | None = No
                 f"{spec.root / 'test'} has images/ but no 1st_manual/: nothing to test against",
                 "data.test: 5 makes the last five training images the test set",
             )
-        checked = check_samples(_samples(spec.root / "test"), spec.on_error, progress)
+        checked = check_samples(_samples(spec.root / "test"), spec.on_error, report)
         test, skipped = checked.samples, skipped + checked.skipped
     else:
         if spec.test >= len(train):

@@ -1,6 +1,7 @@
 """Retinal photographs whose round field of view is given as a picture of its own.
 
-Pixels outside of it are unlabelled: a camera's black border says nothing about vessels.
+Pixels outside of it are unlabelled: a camera's black border says nothing about vessels. Sets of such photographs that
+come without a split are split here alike.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeslim.errors import DataError
+
+from ..recipe_data import ChaseData, StareData
+from .check import ReportProgress, check_labels, check_samples
 from .decode import decode_mask
-from .pairs import PairLoader, check_sizes
-from .samples import Sample
+from .pairs import Pair, PairLoader, check_sizes
+from .samples import Sample, Samples, SegmentationData
+from .split import split_indices
 
 CLASSES = ("background", "vessel")
 IGNORE_INDEX = 255
@@ -38,3 +44,35 @@ class FieldOfViewLoader:
         check_sizes(self.vessels.pairs[name].image, sample.mask.shape, path, inside.shape)
         mask = np.where(inside == 1, sample.mask, np.uint8(IGNORE_INDEX))
         return Sample(image=sample.image, mask=mask, name=name)
+
+
+def split_in_order(
+    spec: StareData | ChaseData,
+    pairs: Mapping[str, Pair],
+    fields_of_view: Mapping[str, Path],
+    seed: int,
+    report: ReportProgress,
+) -> SegmentationData:
+    """A set without an official split: the first `spec.train` images in name order train, the rest test.
+
+    Raises DataError where none is left to test on, and for any file that does not fit.
+    """
+    if spec.train >= len(pairs):
+        raise DataError(
+            f"{spec.root}: data.train is {spec.train} of {len(pairs)} images, so none is left to test on",
+            f"data.train is at most {len(pairs) - 1}",
+        )
+    vessels = PairLoader(pairs=pairs, classes=len(CLASSES), ignore_index=IGNORE_INDEX, binary=True)
+    samples = Samples(pairs, FieldOfViewLoader(vessels=vessels, fields_of_view=fields_of_view))
+    train = check_samples(samples[: spec.train], spec.on_error, report)
+    test = check_samples(samples[spec.train :], spec.on_error, report)
+    check_labels(train, CLASSES, IGNORE_INDEX)
+    kept, held = split_indices(len(train.samples), spec.validation, seed)
+    return SegmentationData(
+        train=train.samples.select(kept),
+        validation=train.samples.select(held),
+        test=test.samples,
+        classes=CLASSES,
+        ignore_index=IGNORE_INDEX,
+        skipped=train.skipped + test.skipped,
+    )

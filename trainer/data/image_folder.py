@@ -21,7 +21,7 @@ from PIL import Image
 from edgeslim.errors import DataError
 
 from ..recipe_data import ImageFolderData
-from .check import ReportProgress, late_bar
+from .check import ReportProgress, none_usable, unheard
 from .decode import DecodeError, decode_image
 from .labelled import ClassificationData, LabelledImages, check_every_class
 from .pairs import SUFFIXES
@@ -53,14 +53,14 @@ class FolderImages:
         return os.fsdecode(bytes(self.paths[index]))
 
 
-def build_image_folder(spec: ImageFolderData, seed: int, progress: ReportProgress | None = None) -> ClassificationData:
+def build_image_folder(spec: ImageFolderData, seed: int, report: ReportProgress = unheard) -> ClassificationData:
     """Read and check the folders. Raises DataError naming the file or folder that does not fit."""
     train_root = spec.root / "train" if (spec.root / "train").is_dir() else spec.root
     split = train_root != spec.root
     classes = _folders(train_root)
     if len(classes) < 2:
         raise DataError(f"{train_root} has {len(classes)} folders; a class is a folder, and two are the least")
-    train, skipped = _read(train_root, classes, spec, progress)
+    train, skipped = _read(train_root, classes, spec, report)
     check_every_class(train.labels, classes, train_root)
     if split and (spec.root / "test").is_dir():
         strange = sorted(set(_folders(spec.root / "test")) - set(classes))
@@ -69,7 +69,7 @@ def build_image_folder(spec: ImageFolderData, seed: int, progress: ReportProgres
                 f"{spec.root / 'test' / strange[0]} is no class of the training images",
                 f"they are {', '.join(classes)}",
             )
-        test, more = _read(spec.root / "test", classes, spec, progress)
+        test, more = _read(spec.root / "test", classes, spec, report)
         skipped += more
     else:
         kept, held = split_by_class(train.labels, spec.test, seed, "the test set")
@@ -93,11 +93,13 @@ def fitted(image: NDArray[np.uint8], size: tuple[int, int], grey: bool = False) 
     if grey:
         picture = picture.convert("L")
     scale = max(height / picture.height, width / picture.width)
-    if scale != 1.0:
-        sides = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
-        picture = picture.resize(sides, Image.Resampling.BILINEAR)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    found = np.asarray(picture.crop((left, top, left + width, top + height)), np.uint8)
+    # Only what is seen is resized: a picture one pixel high would need `height` times its width otherwise.
+    sides = min(picture.width, width / scale), min(picture.height, height / scale)
+    left, top = (picture.width - sides[0]) / 2, (picture.height - sides[1]) / 2
+    if scale == 1.0:
+        left, top = left // 1, top // 1
+    box = (left, top, left + sides[0], top + sides[1])
+    found = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box), np.uint8)
     return found.reshape(height, width, 1 if grey else 3)
 
 
@@ -113,7 +115,7 @@ def _folders(root: Path) -> tuple[str, ...]:
 
 
 def _read(
-    root: Path, classes: tuple[str, ...], spec: ImageFolderData, progress: ReportProgress | None
+    root: Path, classes: tuple[str, ...], spec: ImageFolderData, report: ReportProgress
 ) -> tuple[LabelledImages, tuple[str, ...]]:
     """All images below `root`, decoded once, and the files left out."""
     found, skipped = [], []
@@ -133,16 +135,17 @@ def _read(
     room = min(len(paths), CACHE_BYTES // int(np.prod(shape)))
     source = FolderImages(root=root, paths=paths, kept=np.empty((room, *shape), np.uint8), filled=np.zeros(room, bool))
     good = np.ones(len(paths), bool)
-    with late_bar(progress) as report:
-        for index in range(len(paths)):
-            try:
-                source.image(index)
-            except DecodeError as error:
-                if spec.on_error == "raise":
-                    raise
-                good[index] = False
-                skipped.append(str(error.path))
-            report(index + 1, len(paths))
+    for index in range(len(paths)):
+        try:
+            source.image(index)
+        except DecodeError as error:
+            if spec.on_error == "raise":
+                raise
+            good[index] = False
+            skipped.append(str(error.path))
+        report(index + 1, len(paths))
+    if not good.any():
+        raise none_usable(len(paths), skipped[-len(paths)])
     return LabelledImages(source, labels, np.flatnonzero(good)), tuple(skipped)
 
 

@@ -19,7 +19,7 @@ from ..recipe_data import (
 )
 from .camvid import build_camvid
 from .chase import build_chase
-from .check import ReportProgress
+from .check import ReportProgress, unheard
 from .cifar10 import build_cifar10
 from .drive import build_drive
 from .image_folder import build_image_folder
@@ -38,7 +38,7 @@ _ARRAYS: Mapping[type, Callable[[Any, int], Data]] = {
     Cifar10Data: build_cifar10,
 }
 """Sets without a file an image: nothing to wait for."""
-_FILES: Mapping[type, Callable[[Any, int, ReportProgress | None], Data]] = {
+_FILES: Mapping[type, Callable[[Any, int, ReportProgress], Data]] = {
     StareData: build_stare,
     ChaseData: build_chase,
     DriveData: build_drive,
@@ -48,13 +48,13 @@ _FILES: Mapping[type, Callable[[Any, int, ReportProgress | None], Data]] = {
 }
 
 
-def build_data(spec: DataSpec, seed: int, progress: ReportProgress | None = None) -> Data:
+def build_data(spec: DataSpec, seed: int, report: ReportProgress = unheard) -> Data:
     """The data set a recipe asks for, with every file read and checked once.
 
     seed: chooses the images that are held out; the same seed makes the same choice.
-    progress: called with (files read, files in all); without it a bar shows on stderr if the check takes long.
+    report: called with (files read, files in all), where a set has a file an image.
     Raises DataError naming the file or folder that does not fit.
     """
     if type(spec) in _ARRAYS:
         return _ARRAYS[type(spec)](spec, seed)
-    return _FILES[type(spec)](spec, seed, progress)
+    return _FILES[type(spec)](spec, seed, report)

@@ -91,5 +91,7 @@ class SegmentationData:
     test: Samples
     classes: tuple[str, ...]
     ignore_index: int
+    absent: tuple[str, ...] = ()
+    """Classes of which no pixel is labelled in the training images."""
     skipped: tuple[str, ...] = ()
     """Files left out because they could not be decoded (`on_error: skip`)."""

@@ -14,24 +14,24 @@ from pathlib import Path
 from edgeslim.errors import DataError
 
 from ..recipe_data import SegmentationFolderData
-from .check import Checked, ReportProgress, check_labels, check_samples
+from .check import Checked, ReportProgress, check_labels, check_samples, unheard
 from .pairs import PairLoader, list_images, pair_files
 from .samples import Samples, SegmentationData
 from .split import split_indices
 
 
 def build_segmentation_folder(
-    spec: SegmentationFolderData, seed: int, progress: ReportProgress | None = None
+    spec: SegmentationFolderData, seed: int, report: ReportProgress = unheard
 ) -> SegmentationData:
     """Read and check the folder. Raises DataError naming the file or folder that does not fit."""
     flat, train_root, test_root = spec.root / "images", spec.root / "train", spec.root / "test"
     if flat.is_dir() and train_root.is_dir():
         raise DataError(f"{spec.root} has both images/ and train/", "keep one of them: which trains is unclear")
-    checked = _checked(train_root if train_root.is_dir() else spec.root, spec, progress)
-    check_labels(checked, spec.classes, spec.ignore_index)
+    checked = _checked(train_root if train_root.is_dir() else spec.root, spec, report)
+    absent = check_labels(checked, spec.classes, spec.ignore_index)
     train, skipped = checked.samples, checked.skipped
     if test_root.is_dir():
-        checked = _checked(test_root, spec, progress)
+        checked = _checked(test_root, spec, report)
         test, skipped = checked.samples, skipped + checked.skipped
     else:
         kept, held = split_indices(len(train), spec.test, seed, "the test set")
@@ -43,13 +43,14 @@ def build_segmentation_folder(
         test=test,
         classes=spec.classes,
         ignore_index=spec.ignore_index,
+        absent=absent,
         skipped=skipped,
     )
 
 
-def _checked(root: Path, spec: SegmentationFolderData, progress: ReportProgress | None) -> Checked:
+def _checked(root: Path, spec: SegmentationFolderData, report: ReportProgress) -> Checked:
     pairs = pair_files(list_images(root / "images"), list_images(root / "masks"))
     load = PairLoader(
         pairs=pairs, classes=len(spec.classes), ignore_index=spec.ignore_index, binary=spec.mask == "binary"
     )
-    return check_samples(Samples(pairs, load), spec.on_error, progress)
+    return check_samples(Samples(pairs, load), spec.on_error, report)

@@ -35,13 +35,14 @@ SHOWN = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classification:
-    """See `Kind`. All images have one size, and are scored as they are."""
+    """See `Kind`. All images have one size, and are scored as they are; a class that none shows is refused earlier."""
 
     recipe: Recipe
     data: ClassificationData
     ranks: Ranks = ALONE
     name: ClassVar[TaskName] = "classification"
     assumed_multiple: ClassVar[int] = 1
+    absent: ClassVar[tuple[str, ...]] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:

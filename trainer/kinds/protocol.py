@@ -50,6 +50,11 @@ class Kind(Protocol):
         ...
 
     @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes that no training image shows."""
+        ...
+
+    @property
     def assumed_multiple(self) -> int:
         """What sides are divisible by, for a net that has no `size_multiple`."""
         ...

@@ -51,6 +51,10 @@ class Segmentation:
         return self.data.skipped
 
     @property
+    def absent(self) -> tuple[str, ...]:
+        return self.data.absent
+
+    @property
     def crop(self) -> tuple[int, int]:
         return self.recipe.augment.crop or CROP
 

@@ -13,6 +13,7 @@ as in Sandler et al., "MobileNetV2", 2018, arXiv 1801.04381. Different here: the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -90,9 +91,9 @@ class MobileNetV3LRASPP(nn.Module):
         super().__init__()
         if variant not in _ROWS:
             raise ConfigError(f"mobilenetv3: variant is {variant!r}", f"use {' or '.join(sorted(_ROWS))}")
-        if width <= 0 or min(classes, in_channels, head_width) < 1:
+        if not 0 < width < math.inf or min(classes, in_channels, head_width) < 1:
             seen = f"width {width}, classes {classes}, in_channels {in_channels}, head_width {head_width}"
-            raise ConfigError(f"mobilenetv3: {seen}", "all are positive")
+            raise ConfigError(f"mobilenetv3: {seen}", "all are positive, and finite")
         rows = _scaled(_ROWS[variant], width, reduced_tail)
         stem = _rounded(16 * width)
         self.stem = ConvUnit(in_channels, stem, kernel=3, stride=2, activation=nn.Hardswish())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
@@ -73,8 +74,8 @@ def _torchvision(package: ModuleType, net: str, args: dict[str, JsonValue], clas
         raise ConfigError(f"torchvision:{net} takes RGB images, the data has {in_channels} channel", "use timm")
     options: dict[str, object] = {"weights": None, "num_classes": classes, **args}
     segments = net in models.list_models(module=models.segmentation)
-    if segments:
-        options.setdefault("weights_backbone", None)
+    if "weights_backbone" in inspect.signature(models.get_model_builder(net)).parameters:
+        options.setdefault("weights_backbone", None)  # or it would fetch one from the network
     if net in ("googlenet", "inception_v3"):
         options.setdefault("init_weights", True)
     model = models.get_model(net, **options)

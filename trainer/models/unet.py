@@ -18,12 +18,15 @@ from torch.nn import functional as F
 
 from edgeslim.errors import ConfigError
 
+WIDEST = 16_384
+"""Channels of the lowest level: its second convolution alone has nine times the square of them, ten gigabytes."""
+
 
 class UNet(nn.Module):
     """(N, in_channels, H, W) float32 -> logits (N, classes, H, W) float32; H and W are multiples of `size_multiple`.
 
     `upsample`: a learnt 2x2 transposed convolution, or a bilinear resize before a 1x1 convolution.
-    Raises ConfigError if a number is below 1, or `upsample` is neither.
+    Raises ConfigError if a number is below 1, the lowest level wider than `WIDEST`, or `upsample` neither.
     """
 
     def __init__(
@@ -36,6 +39,12 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         _check(in_channels=in_channels, classes=classes, width=width, depth=depth)
+        if width * 2**depth > WIDEST:
+            raise ConfigError(
+                f"unet: width {width} at depth {depth} makes {width * 2**depth} channels at the lowest level; "
+                f"allowed are {WIDEST}",
+                "every level doubles the width: lower one of the two",
+            )
         if upsample not in ("transpose", "resize"):
             raise ConfigError(f"unet: upsample is {upsample!r}", "use transpose or resize")
         self.size_multiple: int = 2**depth

@@ -9,6 +9,7 @@ Source: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale I
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class VGG(nn.Module):
         super().__init__()
         if depth not in _LAYERS:
             raise ConfigError(f"vgg: depth is {depth}", "use 16 or 19")
-        if not width > 0:
+        if not 0 < width < math.inf:
             raise ConfigError(f"vgg: width is {width}", "1.0 is the published width")
         layers: list[nn.Module] = []
         channels = in_channels

@@ -27,7 +27,8 @@ def reestimate(
 ) -> tuple[dict[str, NDArray[np.generic]], tuple[Correction, ...]]:
     """The new statistics of every batch norm that hears something else than before, by initializer.
 
-    dense is not looked at. Statistics of cut channels, and those that several norms share, stay.
+    dense is not looked at. Statistics of cut channels stay, and so do those that several norms share and those that are
+    constants of the trace.
     """
     walk = Walk(masked, of_part(inputs, Part.FIT))
     living = channels.living(cut)
@@ -38,7 +39,7 @@ def reestimate(
         if source is None or mean is None or var is None or source.name not in other:
             continue
         names = [mean.name or "", var.name or ""]
-        if any(n not in walk.weights for n in names) or len(mean.uses()) > 1 or len(var.uses()) > 1:
+        if not channels.parameters.issuperset(names) or len(mean.uses()) > 1 or len(var.uses()) > 1:
             continue
         walk.advance(node.outputs[0].name or "")
         (seen,) = walk.peek([source.name or ""])

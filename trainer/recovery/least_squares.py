@@ -100,23 +100,64 @@ def affected_values(channels: ChannelMap, living: NDArray[np.bool_]) -> set[str]
     return other
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Staying:
+    """What is left of a layer: of its groups `alive` (G,), in each of them `reads` (I / G,) and `says` (O / G,)."""
+
+    alive: NDArray[np.bool_]
+    reads: NDArray[np.bool_]
+    says: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, reader: Reader, living: NDArray[np.bool_]) -> _Staying | None:
+        """None where the groups lose different channels, or where nothing is left."""
+        reads = living[reader.ids].reshape(reader.groups, -1)
+        says = np.ones(reader.width, np.bool_) if reader.out_ids is None else living[reader.out_ids]
+        says = says.reshape(reader.groups, -1)
+        alive = np.logical_and(reads.any(axis=1), says.any(axis=1))
+        if not alive.any():
+            return None
+        first = int(alive.argmax())
+        same = (reads[alive] == reads[first]).all() and (says[alive] == says[first]).all()
+        return cls(alive=alive, reads=reads[first], says=says[first]) if same else None
+
+    @property
+    def inputs(self) -> NDArray[np.bool_]:
+        """(I,)"""
+        return np.outer(self.alive, self.reads).ravel()
+
+    @property
+    def outputs(self) -> NDArray[np.bool_]:
+        """(O,)"""
+        return np.outer(self.alive, self.says).ravel()
+
+    @property
+    def groups(self) -> int:
+        """How many groups are left."""
+        return int(self.alive.sum())
+
+    def by_group(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(rows, groups left * n) -> (groups left, rows, n)."""
+        return np.swapaxes(rows.reshape(len(rows), self.groups, -1), 0, 1)
+
+
 def _correct_layer(
     former: Walk, present: Walk, reader: Reader, parameters: Collection[str], living: NDArray[np.bool_]
 ) -> tuple[Correction, dict[str, NDArray[np.generic]]]:
-    kept_in = living[reader.ids]
-    features = int(kept_in.sum()) * reader.taps
+    staying = _Staying.of(reader, living)
+    features = int(staying.reads.sum()) * reader.taps if staying is not None else 0
     skipped = reader.unfit or (
-        f"{features} weights an output, at most {LARGEST_FEATURES}" if features > LARGEST_FEATURES else ""
-    )
-    if skipped:
+        "its groups lose different channels, or all" if staying is None
+        else f"{features} weights an output, at most {LARGEST_FEATURES}" if features > LARGEST_FEATURES
+        else ""
+    )  # fmt: skip
+    if staying is None or skipped:
         return Correction(layer=reader.layer, skipped=skipped), {}
     heard = find_heard(reader, parameters, present.weights)
-    usable = np.abs(heard.scale) > 1e-6 * max(float(np.abs(heard.scale).max()), 1e-30)
-    kept_out = usable if reader.out_ids is None else usable & living[reader.out_ids]
-    rows, energy = _observe(former, present, reader, heard, kept_in, kept_out)
+    rows, energy = _observe(former, present, reader, heard, staying)
     if not all(part.count for part in rows):
         return Correction(layer=reader.layer, skipped="too few calibration inputs: five rows at least"), {}
-    loud = np.square(heard.scale[kept_out])
+    loud = np.square(_audible(heard)[staying.outputs]).reshape(staying.groups, -1)
     before = _relative(rows[Part.REPORT].square, loud, energy)
     change = _solve(rows[Part.FIT], rows[Part.CHOOSE], loud)
     if change is None:
@@ -124,64 +165,64 @@ def _correct_layer(
             layer=reader.layer, error_before=before, error_after=before, skipped="no gain on held-out rows"
         ), {}
     after = _relative(rows[Part.REPORT].left(change), loud, energy)
-    arrays = {reader.layer: _changed_weight(present.weights[reader.layer], reader, change, kept_in, kept_out)}
+    matrix = reader.matrix(present.weights[reader.layer])
+    matrix[np.ix_(staying.alive, np.repeat(staying.reads, reader.taps), staying.says)] += change[:, :features]
+    arrays = {reader.layer: reader.weight(matrix, present.weights[reader.layer])}
     if heard.shift is not None:
         shift = present.weights[heard.shift].astype(np.float64)
-        shift[kept_out] += change[-1] * heard.scale[kept_out] / heard.shift_scale[kept_out]
+        own = np.flatnonzero(staying.outputs)
+        rises = change[:, -1].ravel() * heard.scale[own]
+        audible = rises != 0  # behind a norm whose scale is zero nothing is heard, and nothing has to change
+        shift[own[audible]] += rises[audible] / heard.shift_scale[own[audible]]
         arrays[heard.shift] = shift.astype(present.weights[heard.shift].dtype)
     return Correction(layer=reader.layer, error_before=before, error_after=after), arrays
 
 
+def _audible(heard: Heard) -> NDArray[np.float64]:
+    """(O,) the scale, 0 where next to nothing is heard of an output: nothing can be learnt there of its weights."""
+    size = np.abs(heard.scale)
+    return np.where(size > 1e-6 * max(float(size.max()), 1e-30), heard.scale, 0.0)
+
+
 def _observe(
-    former: Walk, present: Walk, reader: Reader, heard: Heard, kept_in: NDArray[np.bool_], kept_out: NDArray[np.bool_]
+    former: Walk, present: Walk, reader: Reader, heard: Heard, staying: _Staying
 ) -> tuple[list[Normal], float]:
     """The normal equations of each Part, and |dense q|^2 of the rows to report on."""
     read, now = present.peek([reader.source, heard.value])
     (wanted,) = former.peek([heard.value])
     shifted = heard.shift is not None
-    features = int(kept_in.sum()) * reader.taps + shifted
-    normals = [Normal(features, int(kept_out.sum())) for _ in Part]
+    features = int(staying.reads.sum()) * reader.taps + shifted
+    normals = [Normal(staying.groups, features, int(staying.says.sum())) for _ in Part]
     whole = parts(len(read)) if len(read) >= FEWEST_INPUTS else None
     count = -(-min(ROWS_A_FEATURE * features + 1280, MOST_ROWS) // len(read))
-    axis, scale, energy = reader.axis, heard.scale[kept_out].astype(np.float32), 0.0
+    axis, energy, scale = reader.axis, 0.0, _audible(heard)[staying.outputs]
+    gain = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale != 0).astype(np.float32)
     for seed, (x, y, target) in enumerate(zip(read, now, wanted)):
+        y, target = (np.compress(staying.outputs, a, axis) for a in (y, target))
         both = np.concatenate([np.subtract(target, y), target], axis=axis).astype(np.float32)
-        seen, said = reader.look(np.compress(kept_in, x, axis), both, count, np.random.default_rng(seed))
-        lacking, full = (half[:, kept_out] for half in np.split(said, 2, axis=1))
+        seen, said = reader.look(np.compress(staying.inputs, x, axis), both, count, np.random.default_rng(seed))
+        lacking, full = np.split(said, 2, axis=1)
+        seen, lacking = staying.by_group(seen), staying.by_group(lacking * gain)
         if shifted:
-            seen = np.concatenate([seen, np.ones((len(seen), 1), np.float32)], axis=1)
-        mine = parts(len(seen)) if whole is None else np.full(len(seen), whole[seed])
+            seen = np.concatenate([seen, np.ones((*seen.shape[:2], 1), np.float32)], axis=2)
+        mine = parts(seen.shape[1]) if whole is None else np.full(seen.shape[1], whole[seed])
         for part in Part:
-            normals[part].add(seen[mine == part], lacking[mine == part] / scale)
-        energy += float(np.square(full[mine == Part.REPORT], dtype=np.float64).sum())
+            normals[part].add(seen[:, mine == part], lacking[:, mine == part])
+        energy += float(np.square(full[mine == Part.REPORT][:, gain != 0], dtype=np.float64).sum())
     return normals, energy
 
 
 def _solve(fit: Normal, choose: Normal, loud: NDArray[np.float64]) -> Matrix | None:
-    """The best change (features, outputs), fitted to both; None where there is no gain. loud: (outputs,) weights."""
-    best, least = None, float(choose.square @ loud)
+    """The best change (G, features, outputs), fitted to both; None where there is no gain. loud: (G, outputs)."""
+    best, least = None, float((choose.square * loud).sum())
     if not np.isfinite(least):
         return None
     for ridge in RIDGES:
-        error = float(choose.left(fit.solve(ridge)) @ loud)
+        error = float((choose.left(fit.solve(ridge)) * loud).sum())
         if error < least:
             best, least = ridge, error
     return None if best is None else (fit + choose).solve(best)
 
 
 def _relative(square: NDArray[np.float64], loud: NDArray[np.float64], energy: float) -> float:
-    return float(np.sqrt(square @ loud / max(energy, 1e-30)))
-
-
-def _changed_weight(
-    array: NDArray[np.generic],
-    reader: Reader,
-    change: Matrix,
-    kept_in: NDArray[np.bool_],
-    kept_out: NDArray[np.bool_],
-) -> NDArray[np.generic]:
-    """Add the change to the weights between what stays; the others are not touched."""
-    matrix = reader.matrix(array)
-    alive = np.repeat(kept_in, reader.taps)
-    matrix[np.ix_(alive, kept_out)] += change[: int(alive.sum())]
-    return reader.weight(matrix, array)
+    return float(np.sqrt((square * loud).sum() / max(energy, 1e-30)))

@@ -2,7 +2,8 @@
 
 A convolution is a matrix product at every output position p:
 
-    y[p, o] = sum_{i, t} w[o, i, t] x[i, p * stride + t * dilation - pad]
+    y[p, o] = sum_{i, t} w[o, i, t] x[i, p * stride + t * dilation - pad]            convolution
+    y[p, o] = sum_{i, t} w[i, o, t] x[i, (p + pad - t * dilation) / stride]          transposed, where that is whole
 
 The rows of its patches at sampled positions, (P, I * taps), and its outputs there, (P, O), are all that a least-squares
 correction needs; the full patch matrix of a feature map would be `taps` times as large as the map.
@@ -10,6 +11,7 @@ correction needs; the full patch matrix of a feature map would be `taps` times a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +25,7 @@ Rows = NDArray[np.float32]
 class Window:
     """How a convolution slides. pads: before each spatial axis, then after each, as ONNX has them."""
 
+    transposed: bool
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
@@ -30,15 +33,14 @@ class Window:
 
 
 def window_of(node: ir.Node) -> Window | None:
-    """The window of a Conv without groups, None for what patches do not describe (SAME padding, unknown kernel)."""
+    """The window of a Conv or ConvTranspose, None for what patches do not describe (padding by name or by size)."""
     weight = node.inputs[1]
     attributes = node.attributes
     if weight is None or weight.shape is None:
         return None
     kernel = tuple(int(n) for n in weight.shape.numpy()[2:])
-    group = attributes["group"].as_int() if "group" in attributes else 1
     padding = attributes["auto_pad"].as_string() if "auto_pad" in attributes else "NOTSET"
-    if group != 1 or padding not in ("NOTSET", "VALID"):
+    if padding not in ("NOTSET", "VALID") or "output_shape" in attributes:
         return None
 
     def given(name: str, default: int, count: int) -> tuple[int, ...]:
@@ -46,7 +48,13 @@ def window_of(node: ir.Node) -> Window | None:
 
     n = len(kernel)
     pads = given("pads", 0, 2 * n) if padding == "NOTSET" else (0,) * (2 * n)
-    return Window(kernel=kernel, strides=given("strides", 1, n), dilations=given("dilations", 1, n), pads=pads)
+    return Window(
+        transposed=node.op_type == "ConvTranspose",
+        kernel=kernel,
+        strides=given("strides", 1, n),
+        dilations=given("dilations", 1, n),
+        pads=pads,
+    )
 
 
 def patches(
@@ -59,14 +67,29 @@ def patches(
     spatial = y.shape[2:]
     flat = _picked(y.shape[0] * int(np.prod(spatial)), count, generator)
     batch, *at = np.unravel_index(flat, (y.shape[0], *spatial))
-    n = len(spatial)
-    channels_last = np.moveaxis(np.pad(x, [(0, 0), (0, 0), *zip(window.pads[:n], window.pads[n:])]), 1, -1)
+    channels_last = np.moveaxis(x, 1, -1)
     taps = []
     for tap in np.ndindex(*window.kernel):
-        places = tuple(p * s + t * d for p, s, t, d in zip(at, window.strides, tap, window.dilations))
-        taps.append(channels_last[(batch, *places)])  # (P, I)
+        places, inside = _read_by(tap, at, window, x.shape[2:])
+        taps.append(channels_last[(batch, *places)] * inside[:, None])  # (P, I)
     seen = np.stack(taps, axis=2).reshape(len(flat), -1)  # (P, I, taps) as the kernel (O, I, taps) is laid out
     return seen.astype(np.float32), np.moveaxis(y, 1, -1)[(batch, *at)].astype(np.float32)
+
+
+def _read_by(
+    tap: tuple[int, ...], at: Sequence[NDArray[np.int64]], window: Window, sizes: tuple[int, ...]
+) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
+    """Where this tap reads for outputs at positions `at` (P,) an axis, and (P,) whether there is anything to read."""
+    places, inside = [], np.ones(len(at[0]), np.bool_)
+    for p, t, size, stride, dilation, pad in zip(at, tap, sizes, window.strides, window.dilations, window.pads):
+        if window.transposed:
+            place, between = np.divmod(p + pad - t * dilation, stride)
+            inside &= between == 0
+        else:
+            place = p * stride + t * dilation - pad
+        inside &= (place >= 0) & (place < size)
+        places.append(np.clip(place, 0, size - 1))
+    return places, inside
 
 
 def rows(

@@ -6,6 +6,8 @@ judged, and corrected, at the last value to which a change of its outputs travel
     q[o] = scale[o] * y[o] + everything else,
 
 and everything else, an error in the shortcut for one, is made up for as well.
+
+In groups a layer is several layers side by side, each with channels of its own; a depthwise one has a group a channel.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.channels.labels import Ids
+from edgeslim.exporter.channels.rules.contraction import WEIGHTED
+from edgeslim.exporter.dead.constancy import groups
 from edgeslim.exporter.dead.sites import Site, read_site, weight_array
 
 from .patches import Rows, Window, patches, rows, window_of
 
 _FALLBACK_EPSILON = 1e-5
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +43,10 @@ class Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """A layer that sums over channels with a weight of its own.
+    """A layer that sums over channels with a weight of its own, in `groups` G of I / G inputs and O / G outputs.
 
-    ids: (I,) root labels of the channels it reads. unfit: why it is no plain matrix product over channels, or "".
+    ids: (I,) root labels of the channels it reads. out_ids: (O,) of what it says, None where nothing of it can leave.
+    unfit: why it is no plain matrix product over channels, or "".
     """
 
     node: ir.Node
@@ -50,6 +54,7 @@ class Reader:
     ids: Ids
     out_ids: Ids | None
     window: Window | None
+    groups: int
     unfit: str
 
     @property
@@ -72,17 +77,32 @@ class Reader:
         """Weights between one input and one output channel."""
         return int(np.prod(weight_array(self.site).shape[2:], dtype=np.int64))
 
+    @property
+    def width(self) -> int:
+        """O, all outputs."""
+        outputs: int = weight_array(self.site).shape[1 - self.site.weight_axis]
+        return outputs * (self.groups if self.site.weight_axis == 0 else 1)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether no sum is over more than one channel."""
+        return self.groups == len(self.ids)
+
     def matrix(self, weight: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Its weight as (I * taps, O) float64, in the order in which `look` gives what it reads."""
-        wide = np.moveaxis(weight.astype(np.float64), self.site.weight_axis, 0)  # (I, O, taps...)
-        return np.moveaxis(wide.reshape(*wide.shape[:2], -1), 1, 2).reshape(-1, wide.shape[1])
+        """Its weight as (G, I / G * taps, O / G) float64, in the order in which `look` gives what it reads."""
+        per_group = len(self.ids) // self.groups
+        wide = weight.astype(np.float64).reshape(*weight.shape[:2], -1)
+        if self.site.weight_axis == 0:  # (I, O / G, taps)
+            wide = np.moveaxis(wide.reshape(self.groups, per_group, *wide.shape[1:]), 2, 3)
+        else:  # (O, I / G, taps)
+            wide = np.moveaxis(wide.reshape(self.groups, -1, *wide.shape[1:]), 1, 3)
+        return wide.reshape(self.groups, per_group * self.taps, -1)
 
     def weight(self, matrix: NDArray[np.float64], like: NDArray[np.generic]) -> NDArray[np.generic]:
         """`matrix` undone, in the shape and type of `like`."""
-        spatial = like.shape[2:]
-        wide = np.moveaxis(matrix.reshape(len(self.ids), -1, matrix.shape[1]), 2, 1)
-        wide = wide.reshape(*wide.shape[:2], *spatial)
-        return np.ascontiguousarray(np.moveaxis(wide, 0, self.site.weight_axis).astype(like.dtype))
+        wide = matrix.reshape(self.groups, len(self.ids) // self.groups, self.taps, -1)
+        wide = np.moveaxis(wide, 3, 2 if self.site.weight_axis == 0 else 1)
+        return np.ascontiguousarray(wide.reshape(like.shape).astype(like.dtype))
 
     def look(
         self, x: NDArray[np.generic], said: NDArray[np.generic], count: int, generator: np.random.Generator
@@ -94,10 +114,10 @@ class Reader:
 
 
 def find_readers(channels: ChannelMap) -> list[Reader]:
-    """All layers that sum over channels which may leave, first to last; not depthwise ones, which sum over nothing."""
+    """All layers that read channels which may leave and have a weight of their own, first to last."""
     found = []
     for node in channels.model.graph:
-        if node.op_type not in _LAYERS:
+        if node.op_type not in WEIGHTED:
             continue
         reader = _reader(node, channels)
         if reader is not None:
@@ -114,19 +134,17 @@ def _reader(node: ir.Node, channels: ChannelMap) -> Reader | None:
     ids = axes[site.axis] if len(axes) else None
     if site.weight is None or ids is None:
         return None
-    if node.op_type == "Conv" and site.groups == len(ids):
-        return None
-    window = window_of(node) if node.op_type == "Conv" else None
+    window = window_of(node) if node.op_type.startswith("Conv") else None
     unfit = (
-        "transposed" if node.op_type == "ConvTranspose"
-        else "grouped, or padded by name" if node.op_type == "Conv" and window is None
+        "its padding is given by name or size" if node.op_type.startswith("Conv") and window is None
         else "its input is stored transposed" if site.axis not in (1, -1)
         else "its weight is shared" if len(site.weight.uses()) > 1
+        else "its weight is no parameter of the net" if _name(site.weight) not in channels.parameters
         else ""
     )  # fmt: skip
     out = channels.value_ids.get(_name(node.outputs[0]), ())
     out_ids = out[1 if node.op_type.startswith("Conv") else -1] if len(out) else None
-    return Reader(node=node, site=site, ids=ids, out_ids=out_ids, window=window, unfit=unfit)
+    return Reader(node=node, site=site, ids=ids, out_ids=out_ids, window=window, groups=groups(node), unfit=unfit)
 
 
 def find_heard(reader: Reader, parameters: Collection[str], weights: Mapping[str, NDArray[np.generic]]) -> Heard:
@@ -135,8 +153,7 @@ def find_heard(reader: Reader, parameters: Collection[str], weights: Mapping[str
     parameters: initializers that may change, not constants of a trace. weights: initializer -> its present array.
     """
     node = reader.node
-    value, axis = node.outputs[0], 1 if node.op_type == "Conv" else -1
-    width = weight_array(reader.site).shape[1 - reader.site.weight_axis]
+    value, axis, width = node.outputs[0], reader.axis, reader.width
     scale = np.full(width, node.attributes["alpha"].as_float() if "alpha" in node.attributes else 1.0)
 
     def own(candidate: ir.Value | None) -> str | None:

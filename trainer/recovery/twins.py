@@ -26,13 +26,17 @@ from .walk import Walk
 TAU = 0.5
 """Below it a quarter of the energy at most would be explained, and the merge adds more noise than it mends."""
 
+LARGEST_WIDTH = 4608
+"""Inputs of a layer that are compared each with each; twice that, as behind a flattened map, takes two gigabytes."""
+
 
 def merge_twins(
     dense: ir.Model, masked: ir.Model, channels: ChannelMap, cut: Collection[int], inputs: Sequence[Arrays]
 ) -> tuple[dict[str, NDArray[np.generic]], tuple[Correction, ...]]:
     """The weights of the layers that read cut channels, with those of twins added.
 
-    dense: where the maps are looked at; masked: whose weights change. Grouped and shared layers keep theirs.
+    dense: where the maps are looked at; masked: whose weights change. Twins are of one group; a layer that is depthwise
+    loses what it says with what it reads. Shared layers keep theirs.
     """
     former, living = Walk(dense, of_part(inputs, Part.FIT)), channels.living(cut)
     weights = Walk(masked, []).weights
@@ -40,21 +44,24 @@ def merge_twins(
     corrections = []
     for reader in find_readers(channels):
         kept = living[reader.ids]
-        if kept.all() or not kept.any():
+        if reader.depthwise or kept.all() or not kept.any():
             continue
-        if reader.unfit:
-            corrections.append(Correction(layer=reader.layer, skipped=reader.unfit))
+        wide = f"{len(kept)} inputs, at most {LARGEST_WIDTH} are compared with each other"
+        if skipped := reader.unfit or (wide if len(kept) > LARGEST_WIDTH else ""):
+            corrections.append(Correction(layer=reader.layer, skipped=skipped))
             continue
         former.advance(reader.node.outputs[0].name or "")
         (seen,) = former.peek([reader.source])
-        gram = _gram(seen, reader.axis)
+        gram, width = _gram(seen, reader.axis), len(kept) // reader.groups
         matrix = reader.matrix(weights[reader.layer]).reshape(len(kept), reader.taps, -1)
-        found = _twins(gram, kept)
-        for gone, twin, multiple in found:
-            matrix[twin] += multiple * matrix[gone]
+        found = 0
+        for first in range(0, len(kept), width):
+            own = slice(first, first + width)
+            for gone, twin, multiple in _twins(gram[own, own], kept[own]):
+                matrix[first + twin] += multiple * matrix[first + gone]
+                found += 1
         if found:
-            flat = matrix.reshape(len(kept) * reader.taps, -1)
-            changed[reader.layer] = reader.weight(flat, weights[reader.layer])
+            changed[reader.layer] = reader.weight(matrix, weights[reader.layer])
         else:
             corrections.append(Correction(layer=reader.layer, skipped=f"no twins with a cosine above {TAU}"))
     return changed, tuple(corrections)

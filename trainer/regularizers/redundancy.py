@@ -6,6 +6,9 @@
     P_l      = sum over the lesser filters of all pairs  sqrt(K) |W_f|_2 / N_l
     R        = weight * mean_l ( repel or attract, / number of all f < g   +   t * pressure * P_l )
 
+f and g belong to one group of their layer: filters of two groups read different channels, and none of them can stand in
+for the other. So depthwise layers have no pairs and take no part.
+
 The lesser of a pair is the one of smaller norm, or with fewer gradients in its kernel (the count of `gradient_count`).
 It is the candidate to go, and t, rising from 0 to 1 over the stage, weakens it further and further, so that its removal
 costs nothing. Filters that are exactly parallel stay so under `repel`: the cosine is at its maximum there and has no
@@ -58,23 +61,26 @@ class Redundancy:
         return "kernels"
 
     def penalty(self, view: View) -> Tensor:
-        """R over all layers with at least two filters of at least two weights; a scalar with gradients."""
-        filters = [kernel.filters() for kernel in view.kernels]
-        layers = [self._layer(f, view.share) for f in filters if f.shape[0] > 1 and f[0].numel() > 1]
+        """R over all layers with at least two filters a group, of at least two weights; a scalar with gradients."""
+        seen = [(kernel.filters(), kernel.groups) for kernel in view.kernels]
+        layers = [self._layer(f, groups, view.share) for f, groups in seen if len(f) > groups and f[0].numel() > 1]
         return self.weight * torch.stack(layers).mean() if layers else torch.zeros(())
 
-    def _layer(self, filters: Tensor, share: float) -> Tensor:
+    def _layer(self, filters: Tensor, groups: int, share: float) -> Tensor:
         with torch.no_grad():
             pairs = (cosines(filters) > self.tau).fill_diagonal_(False)
+            if groups > 1:
+                group = torch.arange(len(filters), device=filters.device) * groups // len(filters)
+                pairs &= group[:, None] == group
             if not pairs.any():  # as in most layers of most nets: nothing to differentiate
                 return filters.new_zeros(())
             lesser = self.lesser(filters, pairs)
         size = cosines(filters)
         away = size - self.tau if self.sign == "repel" else 1.0 - size
         distance = torch.where(pairs, away, 0.0).square().sum()  # every pair twice
-        count = filters.shape[0]
+        count = len(filters)
         pressure = (filter_norms(filters) * lesser).sum() / filters.numel()
-        return distance / (count * (count - 1)) + share * self.pressure * pressure
+        return distance / (count * (count // groups - 1)) + share * self.pressure * pressure
 
     def lesser(self, filters: Tensor, pairs: Tensor) -> Tensor:
         """Which filters are the lesser of any pair; of equals the later one.

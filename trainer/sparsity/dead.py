@@ -41,6 +41,7 @@ from ..pruned import PrunedModel
 
 _MOST_ROUNDS = 32
 _WIDTH = "for the width without them is no use on the device"
+_LAST = "for without them a tensor would have no channel"
 _HOMELESS = "for a layer without a bias reads their constant"
 
 Images = NDArray[np.float32]
@@ -76,8 +77,11 @@ def cut_dead(net: PrunedModel, images: Images, limits: WidthLimits | None = None
         staying += [_HOMELESS] * len(homeless)
         verdict = dataclasses.replace(verdict, leaving=verdict.leaving - homeless)
         wanted = {ours[root] for root in verdict.leaving if root in ours} - net.cut
-        leaving = _within(net, wanted, limits or WidthLimits(multiple=1, minimum=1))
-        staying += [_WIDTH] * (len(wanted) - len(leaving))
+        possible = _useful(net, wanted, WidthLimits(multiple=1, minimum=1))
+        useful = possible if limits is None else _useful(net, wanted, limits)
+        leaving = spare_one(net.channels, net.cut | useful, np.zeros(len(net.channels.unit_labels))) - net.cut
+        staying += [_LAST] * (len(wanted) - len(possible) + len(useful) - len(leaving))
+        staying += [_WIDTH] * (len(possible) - len(useful))
         if not leaving:
             break
         roots = frozenset(root for root, label in ours.items() if label in leaving)
@@ -123,8 +127,8 @@ def _members(unit: Unit) -> Members:
     return tuple(sorted((m.initializer, m.axis, m.indices) for m in unit.members))
 
 
-def _within(net: PrunedModel, wanted: Collection[int], limits: WidthLimits) -> frozenset[int]:
-    """Those of the wanted units that leave every family a useful width, and no tensor without a channel."""
+def _useful(net: PrunedModel, wanted: Collection[int], limits: WidthLimits) -> frozenset[int]:
+    """Those of the wanted units that leave every family a useful width."""
     chosen: set[int] = set()
     for family in net.channels.families:
         labels = family.labels.tolist()
@@ -132,8 +136,7 @@ def _within(net: PrunedModel, wanted: Collection[int], limits: WidthLimits) -> f
         present = sum(label not in net.cut for label in labels)
         kept = limits.in_units(family).round_up(present - len(dead), family.width)
         chosen.update(dead[: max(present - kept, 0)])
-    scores = np.zeros(len(net.channels.unit_labels))
-    return spare_one(net.channels, net.cut | chosen, scores) - net.cut
+    return frozenset(chosen)
 
 
 def _homeless(channels: ChannelMap, verdict: Verdict) -> frozenset[int]:

@@ -77,7 +77,8 @@ def holding(module: nn.Module, pattern: Pattern) -> Iterator[Callable[[], None]]
     Raises ConfigError if the pattern is another net's.
     """
     silencers = [_Silencer(weight, gone) for weight, gone in _pruned(module, pattern)]
-    hooks = [s.weight.register_hook(s.silence) for s in silencers]  # type: ignore[no-untyped-call]
+    learning = [s for s in silencers if s.weight.requires_grad]  # a layer may have been frozen since
+    hooks = [s.weight.register_hook(s.silence) for s in learning]  # type: ignore[no-untyped-call]
 
     def hold() -> None:
         for silencer in silencers:

@@ -17,6 +17,9 @@ from ..context import Axes, Channels, operand, place, rank, static_size
 from ..labels import Axis, Flags
 from .registry import rule
 
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""The operators of this file: those of layers with kernels, wherever these are meant."""
+
 
 @rule("Conv")
 def conv(node: ir.Node, channels: Channels) -> str | None:
