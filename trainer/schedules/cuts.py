@@ -12,7 +12,7 @@ not (the plan, the candidates, what the cuts did to the scores) is in the checkp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 
 import onnx_ir as ir
@@ -26,13 +26,14 @@ from ..budget import Budget
 from ..checkpoint import State, load_state
 from ..compact import weaken
 from ..pruned import PrunedModel
+from ..recovery import Gain
 from ..sparsity import Pattern, apply_pattern, holding
 from ..task import Numbers, Step
 from .gradual import Gradual
 from .scoring import Scoring
 
-Mend = Callable[[PrunedModel, ir.Model], tuple[str, ...]]
-"""Makes up for the last cut of a net, given its graph before; returns the methods that were not kept."""
+Mend = Callable[[PrunedModel, ir.Model], Sequence[Gain]]
+"""Makes up for the last cut of a net, given its graph before; returns what each method bought."""
 
 
 class GradualCuts:
@@ -145,7 +146,7 @@ class GradualCuts:
         self._hand_back(module)
         self.scores[f"{name}, just cut"] = self._evaluate(module)
         if self._mend is not None:
-            self.unkept += [(name, method) for method in self._mend(self._net, former)]
+            self.unkept += [(name, gain.method) for gain in self._mend(self._net, former) if not gain.kept]
             self._hand_back(module)
             self.scores[f"{name}, mended"] = self._evaluate(module)
 

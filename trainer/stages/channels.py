@@ -22,7 +22,7 @@ from ..schedules import build_schedule
 from ..sparsity.held import HeldPattern
 from ..task import Numbers, Term
 from ..workspace import Workspace
-from .mending import mend, unkept_note
+from .mending import gain_note, mend
 from .scoring import budget_of, scoring_of
 from .training import train_pruned
 from .weights import cut_dead_filters
@@ -62,8 +62,8 @@ def prune_channels(
         if held is not None:
             progress.note(f"{name}: not mended, for recovery would fill the places of pruned weights")
             return
-        for method in mend(workspace, net, former):
-            progress.note(unkept_note(name, method))
+        for gain in mend(workspace, net, former):
+            progress.note(gain_note(name, gain))
         scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
 
     def recover(_: PrunedModel, number: int) -> None:

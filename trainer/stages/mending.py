@@ -5,14 +5,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..pruned import PrunedModel
-from ..recovery import image_batches, recover
+from ..recovery import Gain, image_batches, recover
 from ..workspace import Workspace
 
 
-def mend(workspace: Workspace, net: PrunedModel, former: ir.Model) -> tuple[str, ...]:
+def mend(workspace: Workspace, net: PrunedModel, former: ir.Model) -> tuple[Gain, ...]:
     """Make up for the last cut of `net` with the recipe's methods; its weights change.
 
-    former: its graph before the cut. Returns the methods that were not kept.
+    former: its graph before the cut. Returns what each method bought.
     """
     section = workspace.recipe.prune.recovery
     if section is None:
@@ -20,9 +20,18 @@ def mend(workspace: Workspace, net: PrunedModel, former: ir.Model) -> tuple[str,
     inputs = image_batches(former, workspace.calibration(section.images))
     methods, channels, cut = section.methods, net.channels, net.cut
     found = workspace.ranks.from_first(lambda: recover(former, net.graph, channels, cut, inputs, methods))
-    return tuple(gain.method for gain in net.take(found).gains if not gain.kept)
+    return net.take(found).gains
 
 
 def unkept_note(cut: str, method: str) -> str:
     """What a person should know of a method that was not kept after a cut."""
     return f"{cut}: {method} was not kept, for the outputs did not come nearer to the dense net's"
+
+
+def gain_note(cut: str, gain: Gain) -> str:
+    """What a method bought after a cut, for a person."""
+    if not gain.kept:
+        return unkept_note(cut, gain.method)
+    return (
+        f"{cut}: {gain.method} brought the outputs from {gain.before:.1%} to {gain.after:.1%} off those before the cut"
+    )
