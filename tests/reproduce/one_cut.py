@@ -33,6 +33,7 @@ from edgeslim.exporter.trace import trace
 from edgeslim.trainer.criteria import build_criterion
 from edgeslim.trainer.distill import teacher_term
 from edgeslim.trainer.fit import fit
+from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import DistillSection, FitSection
 from edgeslim.trainer.recipe_criteria import CriterionSpec
 from edgeslim.trainer.recovery import image_batches
@@ -47,14 +48,14 @@ FIT = FitSection(
     steps=234,  # of 128 images: 3 epochs of 10,000
     batch_size=128,
     optimizer="sgd",
-    lr=5e-2,
+    lr=1e-2,
     weight_decay=5e-4,
     warmup_steps=20,
     clip_norm=None,
     precision="bf16-mixed",
     evaluate_every=1_000_000,
 )
-DISTILL = DistillSection(weight=1.0, temperature=4.0)
+
 SPEC: TypeAdapter[CriterionSpec] = TypeAdapter(CriterionSpec)
 
 
@@ -73,7 +74,7 @@ class Cut:
     images: int = IMAGES
     trained: Sequence[str] = ("cut", "mended")
     fit: FitSection = FIT
-    distill: DistillSection | None = DISTILL
+    distill: DistillSection | None = None
     tested: int | None = None
 
 
@@ -105,7 +106,7 @@ def measure(cut: Cut, seed: int, cifar: Cifar, place: Place) -> dict[str, float]
         )  # fmt: skip
         forms = {"cut": copy.deepcopy(pruned.compact())}
         if cut.recovery:
-            graph = pruned.channels.model  # as it was traced, before the cut
+            graph = PrunedModel.from_module(dense, batches[0][0][:2]).graph
             images = np.concatenate([np.asarray(images.numpy(), np.float32) for images, _ in batches])
             pruned.recover(graph, image_batches(graph, images), cut.recovery)
             forms["mended"] = pruned.compact()
