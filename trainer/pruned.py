@@ -29,7 +29,7 @@ from edgeslim.exporter.weights import with_weights
 
 from .checkpoint import Checkpoint, copy_state, load_checkpoint, load_state, save_checkpoint
 from .compact import compact_module, expand_state, hold_masks
-from .recovery import Recovery, recover
+from .recovery import Recovery, recover, settle
 
 
 class PrunedModel:
@@ -109,9 +109,13 @@ class PrunedModel:
 
         dense: `graph` as it was before the cut. inputs: real graph inputs. Raises ConfigError, ExportError.
         """
-        self.recovery = recover(dense, self.graph, self.channels, self.cut, inputs, methods)
+        present = self.graph
+        self.recovery = recover(dense, present, self.channels, self.cut, inputs, methods)
+        found = dict(self.recovery.changes)
+        if found:  # so that a fine-tuning starts from the corrected net
+            found |= settle(with_weights(present, found), self.channels, self.cut, inputs)
         state = self.module.state_dict()
-        changes = {n: torch.from_numpy(np.array(a)) for n, a in self.recovery.changes.items() if n in state}
+        changes = {n: torch.from_numpy(np.array(a)) for n, a in found.items() if n in state}
         load_state(self._masked, {**state, **changes})
         self._dense_state = {name: t.detach().clone() for name, t in self._masked.state_dict().items()}
         self._compact = None
