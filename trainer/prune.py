@@ -38,6 +38,7 @@ def prune(
     loss: Callable[..., torch.Tensor] | None = None,
     width_multiple: int = 1,
     min_width: int = 1,
+    min_share: float | None = None,
 ) -> PrunedModel:
     """Analyse `module`, choose what to cut, and return it masked, with its plan.
 
@@ -49,11 +50,12 @@ def prune(
     "least_squares", in that order; least squares where there is calibration, nothing otherwise; what it bought is in
     `PrunedModel.recovery`.  loss: called as loss(outputs, targets), for a criterion that looks at gradients;
     calibration then is batches of (images, targets). Without it gradients are those of a loss that needs no targets,
-    see `lesson`.  width_multiple, min_width: which widths are useful on the device.
+    see `lesson`.  width_multiple, min_width: which widths are useful on the device.  min_share: of every family, that
+    stays under a target; a quarter where absent.
     `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
     run or traced, BudgetError for a target out of reach.
     """
-    budget = parse_wish(ratio, target)
+    budget = parse_wish(ratio, target, min_share)
     for name, value in (("width_multiple", width_multiple), ("min_width", min_width)):
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1", "8 or 16 suit most CPUs")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from edgeslim.exporter.weights import with_weights
 
 from .checkpoint import Checkpoint, copy_state, load_checkpoint, load_state, save_checkpoint
 from .compact import compact_module, expand_state, hold_masks
-from .recovery import Recovery, recover
+from .recovery import Recovery, recover, settle
 
 
 class PrunedModel:
@@ -112,13 +113,23 @@ class PrunedModel:
 
         dense: `graph` as it was before the cut. inputs: real graph inputs. Raises ConfigError, ExportError.
         """
-        return self.take(recover(dense, self.graph, self.channels, self.cut, inputs, methods))
+        return self.take(self.find_recovery(dense, inputs, methods))
+
+    def find_recovery(self, dense: ir.Model, inputs: Sequence[Arrays], methods: Sequence[str]) -> Recovery:
+        """What `recover` would change, without changing it."""
+        present = self.graph
+        found = recover(dense, present, self.channels, self.cut, inputs, methods)
+        if not found.changes:
+            return found
+        # So that a fine-tuning starts from the corrected net.
+        settled = settle(with_weights(present, found.changes), self.channels, self.cut, inputs)
+        return replace(found, changes={**found.changes, **settled})
 
     def take(self, recovery: Recovery) -> Recovery:
-        """Give `module` the weights that a recovery of this net has found, here or in another process."""
+        """Give `module` the weights that `find_recovery` has found for this net, here or in another process."""
         self.recovery = recovery
         state = self.module.state_dict()
-        changes = {n: torch.from_numpy(np.array(a)) for n, a in self.recovery.changes.items() if n in state}
+        changes = {n: torch.from_numpy(np.array(a)) for n, a in recovery.changes.items() if n in state}
         load_state(self._masked, {**state, **changes})
         self._dense_state = {name: t.detach().clone() for name, t in self._masked.state_dict().items()}
         self._compact = None

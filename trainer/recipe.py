@@ -140,6 +140,8 @@ class MacsBudget(Section):
 
     name: Literal["macs"]
     keep: Fraction
+    min_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    """Of every family's width, that stays: no layer is emptied because its channels look cheap."""
 
 
 BudgetSpec = Annotated[RatioBudget | MacsBudget, Field(discriminator="name")]

@@ -116,15 +116,17 @@ def slim_file(
     calibration: Calibration | None = None,
     width_multiple: int = 1,
     min_width: int = 1,
+    min_share: float | None = None,
     tolerance: Tolerance | None = None,
 ) -> SlimReport:
     """Write `out`, the ONNX file `path` with fewer channels, and return all there is to say about it.
 
     Without `ratio` (fraction of every family's channels) or `target` ("macs=0.5x") only dead channels go.
     calibration: see Calibration; with it channels are chosen by reconstruction error and consumers corrected.
+    min_share: of every family, that stays under a target; a quarter where absent.
     Raises UnsupportedGraphError for a bad file, CertificateError if the result differs: then nothing is written.
     """
-    wish = _wish(ratio, target, width_multiple, min_width)
+    wish = _wish(ratio, target, width_multiple, min_width, min_share)
     _check_paths(Path(path), Path(out))
     with quiet():
         return _slim(Path(path), Path(out), wish, calibration, tolerance)
@@ -196,13 +198,13 @@ def _certified(
     return Certificate(stages=dead.stages + masked.stages)
 
 
-def _wish(ratio: float | None, target: str | None, multiple: int, minimum: int) -> Wish | None:
+def _wish(ratio: float | None, target: str | None, multiple: int, minimum: int, min_share: float | None) -> Wish | None:
     for name, value in (("width_multiple", multiple), ("min_width", minimum)):
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1", "8 or 16 suit most CPUs")
     if ratio is None and target is None:
         return None
-    return Wish(budget=parse_wish(ratio, target), limits=WidthLimits(multiple=multiple, minimum=minimum))
+    return Wish(budget=parse_wish(ratio, target, min_share), limits=WidthLimits(multiple=multiple, minimum=minimum))
 
 
 def _check_paths(path: Path, out: Path) -> None:

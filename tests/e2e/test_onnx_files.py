@@ -69,7 +69,13 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, cli: Cli) -> None:
     refused(
         cli("export", "--onnx", tmp_path / "text.onnx", out, "--calibration", tmp_path / "absent.npz"), "absent.npz"
     )
-    for words in (("--ratio", "0.5"), ("--onnx", "--dense"), ("--onnx", "--archive"), ("--target", "macs=0.5x")):
+    for words in (
+        ("--ratio", "0.5"),
+        ("--onnx", "--dense"),
+        ("--onnx", "--archive"),
+        ("--target", "macs=0.5x"),
+        ("--min-share", "0"),
+    ):
         assert cli("export", tmp_path / "text.onnx", out, *words).returncode == 2
     assert left_behind(tmp_path) == ["text.onnx"]
 

@@ -8,6 +8,9 @@ where it was.
 from __future__ import annotations
 
 from .case import Experiment
+from .cifar import CIFAR
+from .cifar_settings import CIFAR_SETTINGS
+from .depth_law import DEPTH_LAW
 from .mnist import MNIST
 
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (MNIST,)}
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (MNIST, CIFAR, CIFAR_SETTINGS, DEPTH_LAW)}

@@ -83,7 +83,8 @@ def test_pooling_from_maps_to_units(net: PrunedModel) -> None:
     labels = net.channels.unit_labels
     observed = [(labels[:2], np.array([1.0, 3.0])), (labels[[1, 0]], np.array([10.0, 30.0]))]
     wanted = {
-        Pooling(): [(0.5 + 1.5) / 2, (1.5 + 0.5) / 2],
+        Pooling(): [0.5 + 1.5, 1.5 + 0.5],
+        Pooling(reduction="mean"): [(0.5 + 1.5) / 2, (1.5 + 0.5) / 2],
         Pooling(normalisation="none", reduction="sum"): [31.0, 13.0],
         Pooling(normalisation="none", reduction="max"): [30.0, 10.0],
         Pooling(normalisation="none", reduction="first"): [1.0, 3.0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,29 @@ def test_the_net_comes_nearer_to_what_it_was_and_stays_prunable(name: str) -> No
         assert torch.equal(tensor, masked[key]), key  # what was cut is still silent
     compact = runner_from_graph(remove_channels(pruned.graph, pruned.channels, pruned.cut))
     np.testing.assert_allclose(compact(UNSEEN.numpy())[0], outputs(pruned.module).numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_training_starts_from_the_corrected_net(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the statistics of a batch the net answers much as it does by those it remembers, and those answers stay."""
+    net = nets.randomized(NETS[name]())
+    settled = edgeslim.prune(net, IMAGES[:1], ratio=0.4, calibration=IMAGES)
+    monkeypatch.setattr("edgeslim.trainer.pruned.settle", lambda *given: {})
+    plain = edgeslim.prune(net, IMAGES[:1], ratio=0.4, calibration=IMAGES)
+    torch.testing.assert_close(outputs(settled.module), outputs(plain.module), rtol=1e-3, atol=1e-4)
+    masked = settled.module.state_dict()
+    for key, tensor in mask_state(masked, settled.plan).items():
+        assert torch.equal(tensor, masked[key]), key
+
+    def change(module: nn.Module) -> float:
+        with torch.no_grad():
+            wanted, seen = module.eval()(IMAGES), copy.deepcopy(module).train()(IMAGES)
+        return float((seen - wanted).norm() / wanted.norm())
+
+    before, after = change(plain.module), change(settled.module)
+    assert after <= before + 1e-4
+    if name in ("residual", "option A shortcut"):
+        assert after < 0.5 * before
 
 
 def test_most_nets_gain() -> None:

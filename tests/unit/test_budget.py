@@ -135,12 +135,12 @@ def test_rounds_of_a_ratio_nest_and_reach_it(scores: NDArray[np.float64], rounds
 
 
 @settings(max_examples=25)
-@given(SCORES, LIMITS, st.floats(0.1, 0.95), st.sampled_from([0.25, 0.5, 1.0]))
+@given(SCORES, LIMITS, st.floats(0.1, 0.95), st.sampled_from([0.25, 0.5, 1.0]), st.floats(0.0, 0.9))
 def test_macs_counts_what_the_cut_graph_does(
-    scores: NDArray[np.float64], limits: WidthLimits, keep: float, share: float
+    scores: NDArray[np.float64], limits: WidthLimits, keep: float, share: float, min_share: float
 ) -> None:
     channels = net()
-    budget = Macs(keep=keep, costs=layer_costs(channels.model, IMAGE), limits=limits)
+    budget = Macs(keep=keep, costs=layer_costs(channels.model, IMAGE), limits=limits, min_share=min_share)
     try:
         cut = budget.select(channels, scores, share)
     except BudgetError:
@@ -154,6 +154,7 @@ def test_macs_counts_what_the_cut_graph_does(
     for family in plan.families:
         width = len(family.keep)
         assert width == family.width or (width % limits.multiple == 0 and width >= limits.minimum)
+        assert width >= min_share * family.width
 
 
 def weights(channels: ChannelMap) -> dict[str, ir.Value]:
@@ -214,6 +215,20 @@ def plain_greedy(channels: ChannelMap, budget: Macs, scores: NDArray[np.float64]
             return None
         gone = min(steps)[1]
     return frozenset(u.label for units, n in zip(ranked, gone) for u in units[:n])
+
+
+def test_no_family_is_emptied_because_it_looks_cheap() -> None:
+    channels = net()
+    start = np.cumsum([0, *WIDTHS.values()])
+    scores = np.ones(start[-1])
+    scores[start[1] : start[2]] = 1e-3  # the family `middle`
+    costs, limits = layer_costs(channels.model, IMAGE), WidthLimits(multiple=1, minimum=1)
+    widths = [kept(channels, Macs(keep=0.4, costs=costs, limits=limits, min_share=s).select(channels, scores))["middle"]
+              for s in (0.0, 0.25, 0.3)]  # fmt: skip
+    assert widths == [2, 5, 6]
+    with pytest.raises(BudgetError, match="cannot be reached") as caught:
+        Macs(keep=0.4, costs=costs, limits=limits, min_share=0.9).select(channels, scores)
+    assert "min_share" in caught.value.hint
 
 
 def test_macs_prefers_what_costs_much_and_carries_little() -> None:
@@ -290,4 +305,4 @@ def test_budgets_from_a_recipe() -> None:
     ratio = build_budget(RatioBudget(name="ratio", ratio=0.5), limits, net(), IMAGE)
     assert ratio == Ratio(ratio=0.5, limits=limits)
     macs = build_budget(MacsBudget(name="macs", keep=0.5), limits, net(), IMAGE)
-    assert macs == Macs(keep=0.5, costs=layer_costs(net().model, IMAGE), limits=limits)
+    assert macs == Macs(keep=0.5, costs=layer_costs(net().model, IMAGE), limits=limits, min_share=0.25)

@@ -518,6 +518,6 @@ def test_layers_that_are_no_plain_product_count_with_what_is_contributed() -> No
 
 
 def test_the_modules_of_recovery_need_no_torch() -> None:
-    for name in ("recover", "walk", "readers", "normal", "least_squares", "twins", "batch_norm"):
+    for name in ("recover", "walk", "readers", "normal", "least_squares", "twins", "batch_norm", "settle"):
         module = importlib.import_module(f"edgeslim.trainer.recovery.{name}")
         assert not any(getattr(v, "__name__", "").startswith("torch") for v in vars(module).values())

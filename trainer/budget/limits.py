@@ -37,10 +37,11 @@ class WidthLimits:
     multiple: int = 8
     minimum: int = 8
 
-    def in_units(self, family: Family) -> WidthLimits:
-        """The same limits, counted in units of this family."""
+    def in_units(self, family: Family, share: float = 0.0) -> WidthLimits:
+        """The same limits, counted in units of this family, of which at least `share` stay."""
         each = min(len(place.indices) // family.width for place in family.places if place.masked)
-        return WidthLimits(multiple=self.multiple // math.gcd(self.multiple, each), minimum=-(-self.minimum // each))
+        minimum = max(-(-self.minimum // each), math.ceil(share * family.width))
+        return WidthLimits(multiple=self.multiple // math.gcd(self.multiple, each), minimum=minimum)
 
     def round_up(self, width: float, whole: int) -> int:
         """The nearest allowed width at or above `width` of a family that is `whole` wide."""

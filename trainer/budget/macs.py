@@ -1,7 +1,9 @@
 """A budget of multiply-accumulates over all families.
 
 Greedy: of all families' next narrower useful widths, take the step that loses the least score per MAC saved, until
-the budget is met. A step's MACs are counted exactly, with every consumer that narrows along:
+the budget is met. No family falls below `min_share` of its width: scores are of the net as it is, and say little about
+what a layer can do without once most of it is gone. A step's MACs are counted exactly, with every consumer that
+narrows along:
 
     saved = sum_w positions[w] * (prod_a size[w, a] - prod_a (size[w, a] - taken[w, a]))
 
@@ -29,11 +31,15 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Macs:
-    """Keep the share `keep` of the dense net's MACs. costs: positions of every layer, see exporter.cost."""
+    """Keep the share `keep` of the dense net's MACs.
+
+    costs: positions of every layer, see exporter.cost.  min_share: of every family's width, that stays anyway.
+    """
 
     keep: float
     costs: Sequence[LayerCost]
     limits: WidthLimits
+    min_share: float = 0.0
 
     def select(self, channels: ChannelMap, scores: NDArray[np.float64], share: float = 1.0) -> frozenset[int]:
         """Labels of the units to cut when `share` in (0, 1] of the way to the budget is to be gone.
@@ -44,7 +50,7 @@ class Macs:
         weights = _Weights.of(channels, self.costs)
         ends = np.cumsum([family.width for family in channels.families])
         ladders = [
-            _Ladder(family, own, self.limits.in_units(family), weights)
+            _Ladder(family, own, self.limits.in_units(family, self.min_share), weights)
             for family, own in zip(channels.families, np.split(scores, ends[:-1]))
         ]
         steps = _Steps(ladders, weights)
@@ -57,7 +63,7 @@ class Macs:
                     f"{self.keep:.3g} of the dense net's MACs cannot be reached: with every family at its narrowest "
                     f"allowed width {now / dense:.3g} of them are left",
                     f"ask for more than {now / dense:.3g} (budget.keep, target), or allow narrower widths "
-                    "(min_width, width_multiple)",
+                    "(min_share, min_width, width_multiple)",
                 )
             steps.take(best)
             now = weights.macs()

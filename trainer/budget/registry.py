@@ -28,4 +28,5 @@ def build_budget(section: BudgetSpec, limits: WidthLimits, channels: ChannelMap,
     """The budget that a recipe asks for. shape: (N, C, H, W) of the image at which work is counted."""
     if isinstance(section, RatioBudget):
         return Ratio(ratio=section.ratio, limits=limits)
-    return Macs(keep=section.keep, costs=layer_costs(channels.model, shape), limits=limits)
+    costs = layer_costs(channels.model, shape)
+    return Macs(keep=section.keep, costs=costs, limits=limits, min_share=section.min_share)

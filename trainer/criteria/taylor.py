@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from .kernels import flat, producers
 from .protocol import LooksAt, gradients_of
-from .units import SUMMED, Pooling, Scored
+from .units import ABSOLUTE, Pooling, Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taylor:
     """The criterion; see the module docstring."""
 
-    pool: Pooling = SUMMED
+    pool: Pooling = ABSOLUTE
     name: str = "taylor"
 
     @property

@@ -3,6 +3,7 @@
 from .held_out import FEWEST_INPUTS, Part, image_batches, of_part
 from .least_squares import Correction
 from .recover import METHODS, Gain, Recovery, check_methods, distance, recover
+from .settle import settle
 
 __all__ = [
     "FEWEST_INPUTS",
@@ -16,4 +17,5 @@ __all__ = [
     "image_batches",
     "of_part",
     "recover",
+    "settle",
 ]

@@ -46,14 +46,14 @@ def reestimate(
         axes = channels.value_ids.get(source.name or "", ())
         ids = axes[1] if len(axes) > 1 else None
         kept = np.ones(seen[0].shape[1], np.bool_) if ids is None else living[ids]
-        for name, values in zip(names, _moments(seen)):
+        for name, values in zip(names, moments(seen)):
             array = walk.weights[name].copy()
             array[kept] = values[kept]
             changed[name] = walk.weights[name] = array
     return changed, ()
 
 
-def _moments(batches: Sequence[NDArray[np.generic]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def moments(batches: Sequence[NDArray[np.generic]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance of every channel: (N, C, ...) each -> (C,) float64."""
     rest = (0, *range(2, batches[0].ndim))
     count = sum(b.size // b.shape[1] for b in batches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..pruned import PrunedModel
-from ..recovery import Gain, image_batches, recover
+from ..recovery import Gain, image_batches
 from ..workspace import Workspace
 
 
@@ -18,8 +18,7 @@ def mend(workspace: Workspace, net: PrunedModel, former: ir.Model) -> tuple[Gain
     if section is None:
         return ()
     inputs = image_batches(former, workspace.calibration(section.images))
-    methods, channels, cut = section.methods, net.channels, net.cut
-    found = workspace.ranks.from_first(lambda: recover(former, net.graph, channels, cut, inputs, methods))
+    found = workspace.ranks.from_first(lambda: net.find_recovery(former, inputs, section.methods))
     return net.take(found).gains
 
 

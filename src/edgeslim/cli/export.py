@@ -40,6 +40,9 @@ def run(
         typer.Option(help="With --onnx: an .npz file of real inputs, to choose and correct by.", metavar="FRAMES.npz"),
     ] = None,
     width_multiple: Annotated[int, typer.Option(min=1, help="With --onnx: the step in which widths are useful.")] = 1,
+    min_share: Annotated[
+        float | None, typer.Option(help="With --target: the share of every family that stays; 0.25 where absent.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write the bundle of a finished RUN again, from its checkpoints, with a new certificate.
@@ -49,10 +52,16 @@ def run(
     if onnx:
         if dense or archive or no_simplify:
             raise typer.BadParameter("--dense, --archive and --no-simplify belong to a RUN, not to --onnx")
-        _slim(run, bundle, ratio, target, calibration, width_multiple, json)
+        _slim(run, bundle, ratio, target, calibration, width_multiple, min_share, json)
         return
-    if ratio is not None or target is not None or calibration is not None or width_multiple != 1:
-        raise typer.BadParameter("--ratio, --target, --calibration and --width-multiple need --onnx")
+    if (
+        min_share is not None
+        or ratio is not None
+        or target is not None
+        or calibration is not None
+        or width_multiple != 1
+    ):
+        raise typer.BadParameter("--ratio, --target, --min-share, --calibration and --width-multiple need --onnx")
     from edgeslim.runtime import read_bundle
     from edgeslim.trainer.reexport import export_run
 
@@ -74,6 +83,7 @@ def _slim(
     target: str | None,
     calibration: Path | None,
     width_multiple: int,
+    min_share: float | None,
     json: bool,
 ) -> None:
     from edgeslim import schema
@@ -87,6 +97,7 @@ def _slim(
         target=target,
         calibration=None if calibration is None else read_calibration(calibration),
         width_multiple=width_multiple,
+        min_share=min_share,
     )
     if json:
         print_json(schema.dumps(report))
