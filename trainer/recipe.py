@@ -194,9 +194,12 @@ class WeightsSection(Section):
     per_layer: bool = False
     """magnitude: the same share of every kernel instead of one order over all."""
     delta: NonNegativeFloat | None = None
-    """threshold: the share by which the loss on the validation images may grow."""
+    """threshold: the share by which the loss on the validation images may grow, in every round anew."""
+    schedule: IterativeSchedule | None = None
+    """Rounds with training in between; one where absent. `magnitude` nears its fraction by the law, `threshold`
+    searches anew every time."""
     finetune: FitSection
-    """Training with the pruned weights held at zero."""
+    """Training with the pruned weights held at zero, after the last round."""
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> WeightsSection:
@@ -206,6 +209,8 @@ class WeightsSection(Section):
                 raise ValueError(f"method {self.method} {verb} {name}")
         if self.per_layer and self.method != "magnitude":
             raise ValueError(f"method {self.method} has no per_layer")
+        if self.schedule is not None and self.method == "2:4":
+            raise ValueError("method 2:4 has no schedule: two of four go at once")
         return self
 
 
@@ -239,7 +244,8 @@ class Recipe(Section):
     """The dense net's training; null where it is used as `model.weights` has it."""
     sparsify: SparsifySection | None = None
     weights: WeightsSection | None = None
-    prune: PruneSection
+    prune: PruneSection | None = None
+    """Channels; where absent only those leave that pruned weights have killed."""
     finetune: FinetuneSection
     export: ExportSection = ExportSection()
     bench: BenchSection = BenchSection()
@@ -258,4 +264,10 @@ class Recipe(Section):
     def _trained_somewhere(self) -> Recipe:
         if self.train is None and self.model.weights is None:
             raise ValueError("train is missing, and so is model.weights: the net would know nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_prune(self) -> Recipe:
+        if self.prune is None and self.weights is None:
+            raise ValueError("prune is missing, and so is weights: nothing would be pruned")
         return self

@@ -2,7 +2,8 @@
 
     dense     train from scratch or from given weights, or take those as they are          stages/dense
     sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
-    weights   prune single weights, fine-tune the others, cut the filters that have none   stages/weights
+    weights-k prune single weights, more in every round, train the others                  stages/weights-k
+    weights   the last round; then the filters that have no weight left are cut            stages/weights
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
 
@@ -29,11 +30,11 @@ from .fit import FitResult, adopt, fit
 from .lesson import Lesson
 from .progress import Progress
 from .pruned import PrunedModel
-from .recipe import FitSection, OneShotSchedule
+from .recipe import FitSection, IterativeSchedule, OneShotSchedule, PruneSection, WeightsSection
 from .recipe_criteria import Calibrated
 from .recovery import image_batches
 from .regularizers import check_penalties, penalties, schedule
-from .schedules import build_schedule
+from .schedules import Iterative, build_schedule
 from .sparsity import Pattern, apply_pattern, holding
 from .sparsity.dead import cut_dead
 from .sparsity.held import STAGE, HeldPattern, choose_pattern
@@ -88,38 +89,61 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
         pruned.load_dense_state(module.state_dict())
     held = None
     if recipe.weights is not None:
-        held = choose_pattern(workspace, module, recipe.weights, progress)
-        apply_pattern(module, held.pattern)
-        scores["weights, just pruned"] = workspace.task.evaluate(module)
-        result = _train(workspace, module, recipe.weights.finetune, STAGE, progress, pattern=held.pattern)
-        scores["weights"] = result.scores
+        held, found = _prune_weights(workspace, module, recipe.weights, progress)
+        scores |= found
         pruned.load_dense_state(module.state_dict())
         if not pruned.channels.families:
             progress.note(f"no channel can be pruned: {pruned.coverage.summary}")
             return Trained(dense=dense, pruned=pruned, scores=scores)
         held = _cut_dead(workspace, pruned, held, progress)
-    scores |= _prune(workspace, pruned, dense, held, progress)
+    distill, terms = recipe.finetune.distill, dict[str, Term]()
+    if distill is not None:
+        terms["teacher"] = teacher_term(copy.deepcopy(dense), distill, workspace.task.ignore_index)
+    if recipe.prune is not None:
+        scores |= _prune(workspace, pruned, recipe.prune, terms, held, progress)
+        if held is not None:
+            held = _cut_dead(workspace, pruned, held, progress)
+    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, held, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)
+
+
+def _prune_weights(
+    workspace: Workspace, module: nn.Module, section: WeightsSection, progress: Progress
+) -> tuple[HeldPattern, dict[str, Mapping[str, float]]]:
+    """Choose, hold and train, round by round, in place; the last pattern, and the scores of every round."""
+    schedule = section.schedule or IterativeSchedule(steps=1)
+    rounds = Iterative(rounds=schedule.steps, law=schedule.law, power=schedule.power)
+    scores = dict[str, Mapping[str, float]]()
+    for number in range(1, schedule.steps + 1):
+        last = number == schedule.steps
+        stage, fit_section = (STAGE, section.finetune) if last else (f"{STAGE}-{number}", schedule.between)
+        held = choose_pattern(workspace, module, section, progress, stage, rounds.share(number))
+        apply_pattern(module, held.pattern)
+        scores[f"{stage}, just pruned"] = workspace.task.evaluate(module)
+        if fit_section is not None:
+            scores[stage] = _train(workspace, module, fit_section, stage, progress, pattern=held.pattern).scores
+    return held, scores
 
 
 def _cut_dead(workspace: Workspace, pruned: PrunedModel, held: HeldPattern, progress: Progress) -> HeldPattern:
     """Cut the filters without a weight, and let the pattern follow where their constants went."""
-    section = workspace.recipe.prune
-    limits = WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
+    section = workspace.recipe.prune  # without it nobody has said which widths are worth having
+    limits = None if section is None else WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
     for note in cut_dead(pruned, workspace.calibration(2), limits).notes:
         progress.note(note)
     return held.admitting(pruned.module)
 
 
 def _prune(
-    workspace: Workspace, pruned: PrunedModel, dense: nn.Module, held: HeldPattern | None, progress: Progress
+    workspace: Workspace,
+    pruned: PrunedModel,
+    section: PruneSection,
+    terms: Mapping[str, Term],
+    held: HeldPattern | None,
+    progress: Progress,
 ) -> dict[str, Mapping[str, float]]:
-    recipe = workspace.recipe
-    section, scores = recipe.prune, dict[str, Mapping[str, float]]()
-    distill = recipe.finetune.distill
-    ignored = workspace.task.ignore_index
-    terms = {} if distill is None else {"teacher": teacher_term(copy.deepcopy(dense), distill, ignored)}
-
+    """Cut channels down to the budget, with a short recovery between the cuts; the scores on the way."""
+    scores = dict[str, Mapping[str, float]]()
     former = pruned.graph
 
     def mend(net: PrunedModel, name: str) -> None:
@@ -160,9 +184,6 @@ def _prune(
         lesson=Lesson(loss=workspace.task.loss, targets=targets),
     )
     mend(pruned, "pruned")
-    if held is not None:
-        held = _cut_dead(workspace, pruned, held, progress)
-    scores["final"] = _recover(workspace, pruned, recipe.finetune.fit, "final", terms, held, progress)
     return scores
 
 

@@ -83,7 +83,8 @@ class Workspace:
             "weights": (recipe.sparsify, *weights),
         }
         model = recipe.model.model_copy(update={"weights": None})  # what counts is what they are, not where
-        parts = (model, recipe.data, recipe.augment, recipe.loss, recipe.train, *later.get(stage, pruned))
+        own = later.get(stage.partition("-")[0], pruned)  # weights-1 depends on what weights does
+        parts = (model, recipe.data, recipe.augment, recipe.loss, recipe.train, *own)
         text = "\n".join(
             [
                 str(recipe.seed),
