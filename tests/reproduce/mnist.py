@@ -55,13 +55,13 @@ _NETS = (
     Net(
         title="LeNet-300-100",
         recipe="l0-mnist-lenet-300-100",
-        cases=_penalties(l1="1.0e-5", delta="0.1"),
+        cases=_penalties(l1="1.0e-4", delta="0.1"),
         quick=["train.steps=600", "sparsify.fit.steps=600", *_SHORT, "finetune.fit.steps=600", "weights.fraction=0.95"],
     ),
     Net(
         title="LeNet-5",
         recipe="l0-mnist-lenet-5",
-        cases=_penalties(l1="1.0e-5", delta="0.1"),
+        cases=_penalties(l1="1.0e-4", delta="0.1"),
         quick=["train.steps=300", "sparsify.fit.steps=300", *_SHORT, "finetune.fit.steps=200", "weights.fraction=0.98"],
     ),
 )
@@ -76,7 +76,7 @@ def _tables(records: Records, cases: Sequence[Case]) -> str:
     error = _error("compact")
     weights: list[Column] = [
         ("error, %", error, ".2f"),
-        ("compression", _compression, ".0f"),
+        ("compression", _compression, ".1f"),
         ("weights", _left, ",.0f"),
     ]
     channels: list[Column] = [("error, %", error, ".2f"), *((name, _width(name), ".0f") for name in _WIDTHS)]
@@ -119,7 +119,7 @@ def _left(record: Record) -> float:
 
 
 def _width(layer: str) -> Callable[[Record], float]:
-    return lambda record: record.numbers[f"width.{layer}"]
+    return lambda record: record.numbers[f"width.{layer}.weight"]
 
 
 MNIST = Experiment(name="mnist", about="MNIST, LeNet-300-100 and LeNet-5", cases=_cases, tables=_tables)

@@ -130,13 +130,13 @@ def test_cases_of_one_net_start_from_one_dense_net(title: str) -> None:
 def test_tables_of_mnist(tmp_path: Path) -> None:
     records, cases = Records(tmp_path / "r.jsonl"), MNIST.cases(False)
     numbers = {"dense__accuracy": 0.99, "compact__dense_weights": 430500.0, "compact__nonzero_weights": 1435.0}
-    widths = {"width__conv1": 3.0, "width__conv2": 12.0, "width__fc1": 70.0}
+    widths = {f"width__{name}__weight": width for name, width in (("conv1", 3.0), ("conv2", 12.0), ("fc1", 70.0))}
     for case in cases:
         for seed, accuracy in enumerate((0.991, 0.993)):
             records.add(record(case, seed, compact__accuracy=accuracy, **numbers, **widths))
     records.add(replace(record(cases[0], 2, compact__accuracy=0.1, **numbers, **widths), digest="older"))
     lines = MNIST.tables(records, cases).splitlines()
-    assert "| LeNet-5, l0 | 0.80 ± 0.14 | 300 | 1,435 | 2 |" in lines
+    assert "| LeNet-5, l0 | 0.80 ± 0.14 | 300.0 | 1,435 | 2 |" in lines
     assert "| LeNet-5, dense | 1.00 | 1 | 430,500 | 2 |" in lines
     assert "| LeNet-5, channels | 0.80 ± 0.14 | 3 | 12 | 192 | 70 | 2 |" in lines
     assert len([line for line in lines if line.startswith("| LeNet")]) == len(cases) + 2 + 3
