@@ -85,9 +85,10 @@ def _tables(records: Records, cases: Sequence[Case]) -> str:
     for net in _NETS:
         own = [c for c in cases if c.name.startswith(f"{net.title}, ") and not c.name.endswith("channels")]
         head, rule, *lines = table(records, own, net.title, weights).splitlines()
-        parts.append("\n".join([head, rule, *_dense(records, own, net.title), *lines]))
+        if lines:
+            parts.append("\n".join([head, rule, *_dense(records, own, net.title), *lines]))
     structured = [c for c in cases if c.name.endswith("channels")]
-    if structured:
+    if any(records.find(c.name, c.digest) for c in structured):
         parts.append(table(records, structured, "LeNet-5, 20-50-800-500", channels))
     parts.append(
         "compression = weights of the dense net's kernels / weights of the shipped net's kernels that are not zero; "
