@@ -50,7 +50,7 @@ def _penalties(l1: str, delta: str) -> list[tuple[str, Sequence[str]]]:
     ]
 
 
-_SHORT = [f"{fit}.steps=100" for fit in ("weights.schedule.between", "weights.finetune")]
+_SHORT = ["weights.schedule.steps=3", "weights.schedule.between.steps=100", "weights.finetune.steps=100"]
 _NETS = (
     Net(
         title="LeNet-300-100",
