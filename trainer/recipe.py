@@ -198,9 +198,12 @@ class WeightsSection(Section):
     per_layer: bool = False
     """magnitude: the same share of every kernel instead of one order over all."""
     delta: NonNegativeFloat | None = None
-    """threshold: the share by which the loss on the validation images may grow."""
+    """threshold: the share by which the loss on the validation images may grow, in every round anew."""
+    schedule: IterativeSchedule | None = None
+    """Rounds with training in between; one where absent. `magnitude` nears its fraction by the law, `threshold`
+    searches anew every time."""
     finetune: FitSection
-    """Training with the pruned weights held at zero."""
+    """Training with the pruned weights held at zero, after the last round."""
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> WeightsSection:
@@ -210,6 +213,8 @@ class WeightsSection(Section):
                 raise ValueError(f"method {self.method} {verb} {name}")
         if self.per_layer and self.method != "magnitude":
             raise ValueError(f"method {self.method} has no per_layer")
+        if self.schedule is not None and self.method == "2:4":
+            raise ValueError("method 2:4 has no schedule: two of four go at once")
         return self
 
 
@@ -243,10 +248,16 @@ class Recipe(Section):
     """The dense net's training; null where it is used as `model.weights` has it."""
     sparsify: SparsifySection | None = None
     weights: WeightsSection | None = None
-    prune: PruneSection
+    prune: PruneSection | None = None
+    """Channels; where absent only those leave that pruned weights have killed."""
     finetune: FinetuneSection
     export: ExportSection = ExportSection()
     bench: BenchSection = BenchSection()
+
+    @property
+    def gradual(self) -> PruneSection | None:
+        """The section `prune` where it cuts while the stage `sparse` trains."""
+        return self.prune if self.prune is not None and isinstance(self.prune.schedule, GradualSchedule) else None
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Recipe:
@@ -266,7 +277,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _cuts_while_it_trains(self) -> Recipe:
-        schedule = self.prune.schedule
+        schedule = None if self.prune is None else self.prune.schedule
         if isinstance(schedule, GradualSchedule):
             if self.sparsify is None:
                 raise ValueError(
@@ -279,4 +290,10 @@ class Recipe(Section):
                     "by then: leave out weights, or use another schedule"
                 )
             schedule.check_steps(self.sparsify.fit.steps)
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_prune(self) -> Recipe:
+        if self.prune is None and self.weights is None:
+            raise ValueError("prune is missing, and so is weights: nothing would be pruned")
         return self

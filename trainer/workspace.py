@@ -36,7 +36,6 @@ from .ranks import ALONE, Ranks
 from .ranks.key import with_whole_batches
 from .recipe import Recipe
 from .recipe_criteria import Calibrated
-from .recipe_gradual import GradualSchedule
 from .starting_weights import load_weights
 from .task import Task
 
@@ -88,7 +87,7 @@ class Workspace:
         recipe = self.whole_recipe
         # A recipe without weight pruning has the keys that it had before there was any.
         weights = () if recipe.weights is None else (recipe.weights,)
-        gradual = (recipe.prune,) if isinstance(recipe.prune.schedule, GradualSchedule) else ()
+        gradual = () if recipe.gradual is None else (recipe.gradual,)
         pruned = (recipe.sparsify, *weights, recipe.prune, recipe.finetune)
         later: Mapping[str, tuple[BaseModel | None, ...]] = {
             "dense": (),
@@ -96,7 +95,8 @@ class Workspace:
             "weights": (recipe.sparsify, *weights),
         }
         model = recipe.model.model_copy(update={"weights": None})  # what counts is what they are, not where
-        parts = (model, recipe.data, recipe.augment, recipe.loss, recipe.train, *later.get(stage, pruned))
+        own = later.get(stage.partition("-")[0], pruned)  # weights-1 depends on what weights does
+        parts = (model, recipe.data, recipe.augment, recipe.loss, recipe.train, *own)
         text = "\n".join(
             [
                 str(recipe.seed),
@@ -118,9 +118,12 @@ class Workspace:
 
 def calibration_notes(recipe: Recipe, images: int) -> tuple[str, ...]:
     """A sentence for every section of the recipe that asks for more calibration images than there are."""
+    prune = recipe.prune
+    if prune is None:
+        return ()
     asked = {
-        "prune.criterion": recipe.prune.criterion.images if isinstance(recipe.prune.criterion, Calibrated) else 0,
-        "prune.recovery": 0 if recipe.prune.recovery is None else recipe.prune.recovery.images,
+        "prune.criterion": prune.criterion.images if isinstance(prune.criterion, Calibrated) else 0,
+        "prune.recovery": 0 if prune.recovery is None else prune.recovery.images,
     }
     return tuple(
         f"{section} asks for {count} calibration images, and there are {images} different training images: "

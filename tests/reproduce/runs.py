@@ -29,8 +29,8 @@ def recipe_case(name: str, recipe: str, overrides: Sequence[str] = ()) -> Case:
     """A case that is a recipe of the folder `recipes` with some values replaced (`key.path=value`, as in --set).
 
     `{data}` in a value stands for the data folder. Numbers: the bundle's metrics on the test images, its parameters,
-    and MACs as `compact.…`, the dense net's metrics as `dense.…`, and the stages' scores on the validation images as
-    `validation.<stage>.…`.
+    and MACs as `compact.…`, the dense net's metrics as `dense.…`, the channels of every layer as `width.<layer>`,
+    and the stages' scores on the validation images as `validation.<stage>`.
     """
     path = RECIPES / f"{recipe}.yaml"
     settings = {"recipe": path.read_text(encoding="utf-8"), "overrides": list(overrides)}
@@ -60,6 +60,7 @@ def run_recipe(recipe: Recipe, directory: Path, place: Place) -> dict[str, float
     sizes, main = manifest.sizes, workspace.task.score
     for name in ("parameters", "macs", "dense_weights", "weights", "nonzero_weights"):
         numbers[f"compact.{name}"] = getattr(sizes, name) or 0
+    numbers |= {f"width.{layer.layer}": layer.width_after for layer in manifest.coverage}
     return numbers | {f"validation.{stage}": scores[main] for stage, scores in trained.scores.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "threshold": {"method": "threshold", "delta": 0.02, "finetune": {**STEP, "optimizer": "sgd"}},
     "2:4": {"method": "2:4", "finetune": STEP},
 }
+
+IN_ROUNDS = {"rounds": 3, "law": "polynomial", "power": 2.0, "between": STEP}
+ROUNDS = {f"{name} in rounds": {**METHODS[name], "schedule": IN_ROUNDS} for name in ("magnitude", "threshold")}
 
 
 def recipe(weights: Mapping[str, Any] | None, model: Mapping[str, Any] | None = None, **more: object) -> Recipe:
@@ -117,6 +121,43 @@ def test_pruned_weights_stay_zero_to_the_bundle(tmp_path: Path, method: str) -> 
     assert read_bundle(again).model == bundle.model
 
 
+@pytest.mark.slow
+def test_rounds_prune_more_and_more_and_reach_the_fraction(tmp_path: Path) -> None:
+    workspace, progress = opened(tmp_path, recipe(ROUNDS["magnitude in rounds"])), Silent()
+    trained = train_and_prune(workspace, progress)
+    rounds = ["weights-1", "weights-2", "weights"]
+    assert list(trained.scores)[2:8] == [name for r in rounds for name in (f"{r}, just pruned", r)]
+    gone = [zeros(workspace.stage(r)) for r in rounds]
+    weights = sum(z.numel() for z in gone[0].values())
+    shares = [sum(int(z.sum()) for z in g.values()) / weights for g in gone]
+    # 1 - (1 - k/3)^2 of the way: 5/9, 8/9, all of it
+    assert shares == pytest.approx([1 - 0.15 ** (5 / 9), 1 - 0.15 ** (8 / 9), 0.85], abs=1 / weights)
+    for before, after in itertools.pairwise(gone):
+        assert all(bool((after[name] | ~before[name]).all()) for name in before)
+
+
+@pytest.mark.slow
+def test_every_round_searches_a_threshold_for_the_net_it_finds(tmp_path: Path) -> None:
+    workspace, progress = opened(tmp_path, recipe(ROUNDS["threshold in rounds"])), Silent()
+    train_and_prune(workspace, progress)
+    said = [note.partition(":")[0] for note in progress.notes if "threshold" in note and "trials" in note]
+    assert said == ["weights-1", "weights-2", "weights"]
+
+
+@pytest.mark.slow
+def test_without_a_section_for_channels_only_dead_ones_leave(tmp_path: Path) -> None:
+    weights = {"method": "magnitude", "fraction": 0.97, "finetune": STEP}
+    workspace, progress = opened(tmp_path / "run", recipe(weights, prune=None)), Silent()
+    trained = train_and_prune(workspace, progress)
+    assert list(trained.scores) == ["dense", "sparse", "weights, just pruned", "weights", "final"]
+    assert any(note.startswith("dead units cut") for note in progress.notes)
+    bundle = read_bundle(export_net(workspace, trained.pruned, "compact", progress))
+    sizes = bundle.manifest.sizes
+    assert sizes.dense_weights and sizes.weights and sizes.nonzero_weights
+    assert sizes.weights < sizes.dense_weights and sizes.nonzero_weights <= round(0.03 * sizes.dense_weights) + 1
+    assert read_bundle(export_run_of(workspace, tmp_path / "run")).model == bundle.model
+
+
 def export_run_of(workspace: Workspace, run: Path) -> Path:
     workspace.save_recipe()
     return export_run(run, run.parent / f"{run.name}-again.bundle", Silent())
@@ -138,15 +179,16 @@ class StopIn(Silent):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *ROUNDS])
 def test_a_run_is_resumed_bit_for_bit(tmp_path: Path, method: str) -> None:
-    wanted = recipe(METHODS[method])
+    wanted = recipe({**METHODS, **ROUNDS}[method])
+    first = ("weights-1",) if method in ROUNDS else ()
     whole = train_and_prune(opened(tmp_path / "whole", wanted), Silent())
-    for stage, at in (("weights", 3), ("round-1", 3), ("final", 3)):
+    for stage in (*first, "weights", "round-1", "final"):
         with pytest.raises(Interrupted):
-            train_and_prune(opened(tmp_path / "stopped", wanted), StopIn(stage, at))
+            train_and_prune(opened(tmp_path / "stopped", wanted), StopIn(stage, 3))
     resumed = train_and_prune(opened(tmp_path / "stopped", wanted), Silent())
-    for stage in ("sparse", "weights", "round-1", "final"):
+    for stage in ("sparse", *first, "weights", "round-1", "final"):
         assert content(tmp_path / "stopped/stages" / stage) == content(tmp_path / "whole/stages" / stage), stage
     assert resumed.pruned.plan == whole.pruned.plan
     assert resumed.scores == whole.scores
@@ -201,6 +243,8 @@ def test_a_recipe_without_the_section_has_the_keys_it_had(tmp_path: Path) -> Non
         ({"method": "threshold", "delta": -0.1, "finetune": STEP}, r"weights\.delta: "),
         ({"fraction": 0.5}, r"weights\.finetune: missing"),
         ({"method": "random", "finetune": STEP}, r"weights\.method: .*'magnitude', 'threshold' or '2:4'"),
+        ({"method": "2:4", "schedule": IN_ROUNDS, "finetune": STEP}, "weights: method 2:4 has no schedule"),
+        ({"fraction": 0.5, "schedule": {"rounds": 0}, "finetune": STEP}, r"weights\.schedule\.rounds: "),
     ],
 )
 def test_a_section_that_says_nonsense(weights: dict[str, Any], said: str) -> None:

@@ -90,6 +90,8 @@ def test_minimal_recipe_and_defaults(tmp_path: Path) -> None:
         ("augment.padding", 4, "recipe: augment.padding is for classification, and vessels has masks"),
         ("train", None, "recipe: train is missing, and so is model.weights"),
         ("train", ..., "recipe: train is missing, and so is model.weights"),
+        ("prune", ..., "recipe: prune is missing, and so is weights: nothing would be pruned"),
+        ("prune", None, "recipe: prune is missing, and so is weights: nothing would be pruned"),
         ("data", 3, "recipe: data"),
         ("prune.criterion", {"name": "ln_norm", "images": 0}, "recipe: prune.criterion.images: input should be"),
         ("prune.schedule", {"name": "iterative", "rounds": 0}, "recipe: prune.schedule.rounds: input should be"),

@@ -27,10 +27,16 @@ class ImageDraws(Dataset[tuple[Tensor, Tensor]]):
         image = labelled.image
         if self.padding or image.shape[:2] != self.crop:
             rng = np.random.default_rng([self.seed, draw])
-            border = ((self.padding, self.padding), (self.padding, self.padding), (0, 0))
-            padded, image = np.pad(image, border), np.zeros((*self.crop, image.shape[2]), np.uint8)
-            rows, target_rows = window(rng, padded.shape[0], self.crop[0])
-            columns, target_columns = window(rng, padded.shape[1], self.crop[1])
-            image[target_rows, target_columns] = padded[rows, columns]
+            whole, image = image, np.zeros((*self.crop, image.shape[2]), np.uint8)
+            rows, target_rows = self._window(rng, whole.shape[0], self.crop[0])
+            columns, target_columns = self._window(rng, whole.shape[1], self.crop[1])
+            image[target_rows, target_columns] = whole[rows, columns]
         pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
         return torch.from_numpy(pixels), torch.tensor(labelled.label)
+
+    def _window(self, rng: np.random.Generator, length: int, crop: int) -> tuple[slice, slice]:
+        """A window of one axis of the padded image, less its border: that is black like what it is copied into."""
+        source, target = window(rng, length + 2 * self.padding, crop)
+        start = source.start - self.padding
+        low, high = max(start, 0), min(source.stop - self.padding, length)
+        return slice(low, max(low, high)), slice(target.start + low - start, target.start + max(low, high) - start)

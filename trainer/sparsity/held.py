@@ -1,8 +1,9 @@
 """The pattern of a run, from where it is chosen to the last step of training.
 
-Chosen once, on the dense shapes. Channels that are cut later take their weights along: what is left of a pattern is
-the pattern of what is left. Two of four is chosen again on the narrower kernels, since groups of four neighbours are
-other groups there; a kernel that no longer divides by four keeps what is left of its pattern, and a note says so.
+Chosen on the dense shapes, once or in rounds, in which it only shrinks. Channels that are cut later take their
+weights along: what is left of a pattern is the pattern of what is left. Two of four is chosen again on the narrower
+kernels, since groups of four neighbours are other groups there; a kernel that no longer divides by four keeps what is
+left of its pattern, and a note says so.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .threshold import threshold_pattern
 from .two_of_four import choose_two_of_four, two_of_four_pattern
 
 STAGE = "weights"
+"""The stage of the last round; those before it are called weights-1, weights-2, ..."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +69,25 @@ class HeldPattern:
         return Pattern(keep={name: dense[name] for name in small.keep}, notes=small.notes)
 
 
-def choose_pattern(workspace: Workspace, module: nn.Module, section: WeightsSection, progress: Progress) -> HeldPattern:
-    """The pattern that a recipe asks for, of the trained `module`; an interrupted run goes on with the one it had."""
+def choose_pattern(
+    workspace: Workspace,
+    module: nn.Module,
+    section: WeightsSection,
+    progress: Progress,
+    stage: str = STAGE,
+    share: float = 1.0,
+) -> HeldPattern:
+    """The pattern that a recipe asks for, of the trained `module`; an interrupted run goes on with the one it had.
+
+    stage: the round's name.  share: in (0, 1], the part of the way to the fraction, on a logarithmic scale.
+    """
     progress.stage("choosing weights")
-    saved = _saved(workspace)
+    saved = _saved(workspace, stage)
     if section.method == "threshold" and saved is not None:
         return HeldPattern(method=section.method, pattern=saved)
     if section.method == "magnitude":
-        pattern = magnitude_pattern(module, section.fraction or 0.0, per_layer=section.per_layer)
+        fraction = 1.0 - (1.0 - (section.fraction or 0.0)) ** share if share < 1.0 else section.fraction or 0.0
+        pattern = magnitude_pattern(module, fraction, per_layer=section.per_layer)
     elif section.method == "2:4":
         pattern = two_of_four_pattern(module)
     else:
@@ -82,10 +95,10 @@ def choose_pattern(workspace: Workspace, module: nn.Module, section: WeightsSect
         pattern = search.pattern
         threshold = "none" if search.threshold is None else f"{search.threshold:.4g}"
         progress.note(
-            f"{STAGE}: threshold {threshold} after {len(search.trials)} trials, validation loss "
+            f"{stage}: threshold {threshold} after {len(search.trials)} trials, validation loss "
             f"{search.unpruned_loss:.4g} unpruned and {search.limit:.4g} allowed"
         )
-    progress.note(f"{STAGE}: {pattern.summary}")
+    progress.note(f"{stage}: {pattern.summary}")
     return HeldPattern(method=section.method, pattern=pattern)
 
 
@@ -104,13 +117,13 @@ def validation_loss(workspace: Workspace) -> Callable[[nn.Module], float]:
     return loss
 
 
-def _saved(workspace: Workspace) -> Pattern | None:
+def _saved(workspace: Workspace, stage: str) -> Pattern | None:
     """The pattern in this stage's checkpoint, where that is of the same recipe."""
-    path = workspace.stage(STAGE)
+    path = workspace.stage(stage)
     if not (path / INDEX).is_file():
         return None
     saved = load_checkpoint(path)
-    if saved.key != workspace.key(STAGE) or "pattern" not in saved.parts:
+    if saved.key != workspace.key(stage) or "pattern" not in saved.parts:
         return None
     return Pattern(keep=saved.parts["pattern"])
 

@@ -16,7 +16,7 @@ from edgeslim.errors import InvariantError
 from ..distill import teacher_term
 from ..progress import Progress
 from ..pruned import PrunedModel
-from ..recipe import OneShotSchedule
+from ..recipe import OneShotSchedule, PruneSection
 from ..recipe_gradual import GradualSchedule
 from ..schedules import build_schedule
 from ..sparsity.held import HeldPattern
@@ -25,7 +25,6 @@ from ..workspace import Workspace
 from .mending import gain_note, mend
 from .scoring import budget_of, scoring_of
 from .training import train_pruned
-from .weights import cut_dead_filters
 
 
 def teacher_of(workspace: Workspace, dense: nn.Module) -> Mapping[str, Term]:
@@ -40,6 +39,7 @@ def teacher_of(workspace: Workspace, dense: nn.Module) -> Mapping[str, Term]:
 def prune_channels(
     workspace: Workspace,
     net: PrunedModel,
+    section: PruneSection,
     terms: Mapping[str, Term],
     held: HeldPattern | None,
     progress: Progress,
@@ -48,8 +48,7 @@ def prune_channels(
 
     terms: of the loss in the trainings between.  held: the single weights that stay pruned; there nothing is mended.
     """
-    section, scores = workspace.recipe.prune, dict[str, Numbers]()
-    schedule = section.schedule
+    schedule, scores = section.schedule, dict[str, Numbers]()
     if isinstance(schedule, GradualSchedule):
         raise InvariantError("a gradual schedule cuts in the stage sparse")
     between = None if isinstance(schedule, OneShotSchedule) else schedule.between
@@ -62,7 +61,7 @@ def prune_channels(
         if held is not None:
             progress.note(f"{name}: not mended, for recovery would fill the places of pruned weights")
             return
-        for gain in mend(workspace, net, former):
+        for gain in mend(workspace, section.recovery, net, former):
             progress.note(gain_note(name, gain))
         scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
 
@@ -75,7 +74,7 @@ def prune_channels(
         former = net.graph
 
     progress.stage("pruning")
-    build_schedule(schedule).prune(net, scoring_of(workspace), budget_of(workspace, net), recover)
+    build_schedule(schedule).prune(net, scoring_of(workspace, section), budget_of(workspace, section, net), recover)
     after_cut("pruned")
     return scores
 
@@ -87,8 +86,6 @@ def finetune(
     held: HeldPattern | None,
     progress: Progress,
 ) -> dict[str, Numbers]:
-    """The last optimisation; filters that held weights have left dead are cut before it."""
-    if held is not None:
-        held = cut_dead_filters(workspace, net, held, progress)
+    """The last optimisation."""
     section = workspace.recipe.finetune.fit
     return {"final": train_pruned(workspace, net, section, "final", progress, terms=terms, held=held)}

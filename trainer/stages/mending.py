@@ -5,16 +5,16 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..pruned import PrunedModel
+from ..recipe import RecoverySection
 from ..recovery import Gain, image_batches
 from ..workspace import Workspace
 
 
-def mend(workspace: Workspace, net: PrunedModel, former: ir.Model) -> tuple[Gain, ...]:
-    """Make up for the last cut of `net` with the recipe's methods; its weights change.
+def mend(workspace: Workspace, section: RecoverySection | None, net: PrunedModel, former: ir.Model) -> tuple[Gain, ...]:
+    """Make up for the last cut of `net` with the methods of `section`; its weights change.
 
     former: its graph before the cut. Returns what each method bought.
     """
-    section = workspace.recipe.prune.recovery
     if section is None:
         return ()
     inputs = image_batches(former, workspace.calibration(section.images))

@@ -3,7 +3,8 @@
     dense     train from scratch or from given weights, or take those as they are          stages/dense
     sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
               (a gradual schedule cuts here, and there are no rounds)
-    weights   prune single weights, fine-tune the others, cut the filters that have none   stages/weights
+    weights-k prune single weights, more in every round, train the others                  stages/weights-k
+    weights   the last round; then the filters that have no weight left are cut            stages/weights
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
 
@@ -24,7 +25,6 @@ from ..progress import Progress
 from ..pruned import PrunedModel
 from ..ranks.agree import check_same_plan
 from ..ranks.sharded import check_recipe
-from ..recipe_gradual import GradualSchedule
 from ..regularizers import check_penalties, schedule
 from ..task import Numbers
 from ..workspace import Workspace, calibration_notes
@@ -55,7 +55,8 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     pruned.after_cut = lambda plan: check_same_plan(ranks, plan)
     scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
     check_penalties(pruned.module, scheduled)
-    check_budget(workspace, pruned)
+    if recipe.prune is not None:
+        check_budget(workspace, recipe.prune, pruned)
     for note in calibration_notes(recipe, workspace.kind.training_images):
         progress.note(note)
     dense, result = train_dense(workspace, progress)
@@ -77,7 +78,9 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
             return Trained(dense=dense, pruned=pruned, scores=scores)
         held = cut_dead_filters(workspace, pruned, held, progress)
     terms = teacher_of(workspace, dense)
-    if not isinstance(recipe.prune.schedule, GradualSchedule):
-        scores |= prune_channels(workspace, pruned, terms, held, progress)
+    if recipe.prune is not None and recipe.gradual is None:
+        scores |= prune_channels(workspace, pruned, recipe.prune, terms, held, progress)
+        if held is not None:
+            held = cut_dead_filters(workspace, pruned, held, progress)
     scores |= finetune(workspace, pruned, terms, held, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)

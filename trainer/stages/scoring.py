@@ -10,14 +10,15 @@ from ..criteria import build_criterion
 from ..lesson import Lesson
 from ..pruned import PrunedModel
 from ..ranks.share import share_criterion
+from ..recipe import PruneSection
 from ..recipe_criteria import Calibrated
 from ..schedules import Scoring
 from ..workspace import Workspace
 
 
-def scoring_of(workspace: Workspace) -> Scoring:
+def scoring_of(workspace: Workspace, prune: PruneSection) -> Scoring:
     """By what the recipe decides which units go. Gradients are those of the task's loss on the images' own targets."""
-    section = workspace.recipe.prune.criterion
+    section = prune.criterion
     images = section.images if isinstance(section, Calibrated) else 1
     targets = torch.stack([workspace.task.draws[i][1] for i in range(images)])
     return Scoring(
@@ -27,18 +28,17 @@ def scoring_of(workspace: Workspace) -> Scoring:
     )
 
 
-def limits_of(workspace: Workspace) -> WidthLimits:
+def limits_of(prune: PruneSection) -> WidthLimits:
     """Which widths the recipe allows."""
-    section = workspace.recipe.prune
-    return WidthLimits(multiple=section.width_multiple, minimum=section.min_width)
+    return WidthLimits(multiple=prune.width_multiple, minimum=prune.min_width)
 
 
-def budget_of(workspace: Workspace, net: PrunedModel) -> Budget:
+def budget_of(workspace: Workspace, prune: PruneSection, net: PrunedModel) -> Budget:
     """How much may stay of `net`, work counted on a camera's frame."""
     shape = (1, workspace.kind.channels, *workspace.frame_size)
-    return build_budget(workspace.recipe.prune.budget, limits_of(workspace), net.channels, shape)
+    return build_budget(prune.budget, limits_of(prune), net.channels, shape)
 
 
-def check_budget(workspace: Workspace, net: PrunedModel) -> None:
+def check_budget(workspace: Workspace, prune: PruneSection, net: PrunedModel) -> None:
     """Raise BudgetError for a budget that no scores could reach, with every channel as good as any other."""
-    budget_of(workspace, net).select(net.channels, np.ones(len(net.channels.unit_labels)))
+    budget_of(workspace, prune, net).select(net.channels, np.ones(len(net.channels.unit_labels)))

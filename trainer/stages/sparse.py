@@ -37,21 +37,23 @@ def train_sparse(
 
     scheduled: the regularizers of `section`. Returns what the stage, and each cut in it, did to the scores.
     """
-    schedule = workspace.recipe.prune.schedule
+    prune = workspace.recipe.prune
+    schedule = None if prune is None else prune.schedule
     with penalties(module, scheduled, section.fit.steps) as ours:
-        if not isinstance(schedule, GradualSchedule) or not net.channels.families:
+        if prune is None or not isinstance(schedule, GradualSchedule) or not net.channels.families:
             result = train_stage(
                 workspace, module, section.fit, SPARSE, progress, terms=ours.terms, after_step=ours.after_step
             )
             net.load_dense_state(module.state_dict())
             return {SPARSE: result.scores}
+        recovery = prune.recovery
         cuts = GradualCuts(
             net,
             build_gradual(schedule, section.fit.steps),
-            scoring_of(workspace),
-            budget_of(workspace, net),
+            scoring_of(workspace, prune),
+            budget_of(workspace, prune, net),
             evaluate=workspace.task.evaluate,
-            mend=None if workspace.recipe.prune.recovery is None else lambda n, former: mend(workspace, n, former),
+            mend=None if recovery is None else lambda cut, former: mend(workspace, recovery, cut, former),
         )
         with closing(cuts):
             result = train_stage(
