@@ -8,6 +8,8 @@ where it was.
 from __future__ import annotations
 
 from .case import Experiment
+from .joint import JOINT
+from .joint_ablation import JOINT_ABLATION
 from .mnist import MNIST
 
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (MNIST,)}
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (MNIST, JOINT, JOINT_ABLATION)}
