@@ -35,6 +35,16 @@ def hold_masks(module: nn.Module, plan: PruningPlan) -> None:
         _zero_cut(module.state_dict(), plan)
 
 
+def weaken(module: nn.Module, plan: PruningPlan, factor: float) -> None:
+    """Multiply what `hold_masks` would set to zero by `factor`, in place; a tensor named twice, twice."""
+    with torch.no_grad():
+        for name, axes in _planned(state := module.state_dict(), plan):
+            for axis in axes:
+                if axis.masked:
+                    index = _index(axis.cut, state[name])
+                    state[name].index_copy_(axis.axis, index, factor * state[name].index_select(axis.axis, index))
+
+
 def shrink_state(state: Mapping[str, torch.Tensor], plan: PruningPlan) -> dict[str, torch.Tensor]:
     """The part of a dense state that stays."""
     small = dict(state)

@@ -28,7 +28,7 @@ from .fit_state import FitState, find_fit, restore_optimizer, restore_state, sav
 from .optimizer import build_optimizer, learning_rate, set_rate
 from .progress import Progress, Silent
 from .recipe import FitSection
-from .task import NO_TERMS, AfterStep, Batch, Numbers, Step, Task, Term
+from .task import NO_TERMS, AfterStep, Batch, Cutter, Numbers, Step, Task, Term
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,7 @@ def fit(
     after_step: Sequence[AfterStep] = (),
     plan: PruningPlan | None = None,
     pattern: State | None = None,
+    cutter: Cutter | None = None,
     directory: Path | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
@@ -66,7 +67,9 @@ def fit(
     name: the stage, part of every seed.  key: identifies recipe and stage in checkpoints.  terms: by name, added to
     the task's loss.  after_step: called in this order after every step.  plan: what the module was cut by, stored
     beside its weights.  pattern: which single weights stay, stored beside them too; holding it is the caller's.
-    directory: where the checkpoint lives; an unfinished one of the same key is continued, a finished one reused.
+    cutter: cuts while training goes on; its plan of the moment is stored then, and only weights of its final width
+    are the best.  directory: where the checkpoint lives; an unfinished one of the same key is continued, a finished
+    one reused.
     Raises TrainingError on a loss or weight that is not finite, CheckpointError for a checkpoint of another run.
     """
     progress = progress or Silent()
@@ -77,7 +80,7 @@ def fit(
         module.train()
     optimizer = build_optimizer(module, section)
     saved = find_fit(directory, key, module, pattern)
-    state = FitState() if saved is None else restore_state(saved, directory, module)
+    state = FitState() if saved is None else restore_state(saved, directory, module, cutter)
     progress.stage(name, section.steps)
     if state.finished:
         _hand_back(module, state, training)
@@ -89,6 +92,7 @@ def fit(
     if saved is not None:
         # After the set-up: its tensors belong where the parameters are now.
         restore_optimizer(saved, directory, optimizer)
+    calls: list[AfterStep] = [*after_step, *([] if cutter is None else [cutter])]
     for batch in _loader(task, section, state.step, seed):
         rate = learning_rate(section, state.step)
         set_rate(optimizer, rate)
@@ -115,17 +119,17 @@ def fit(
         if section.clip_norm is not None:
             fabric.clip_gradients(wrapped, optimizer, max_norm=section.clip_norm, error_if_nonfinite=False)
         optimizer.step()
-        for call in after_step:
+        for call in calls:
             call(step)
         state.step += 1
         progress.step(state.step, {"loss": loss, **state.terms, **state.scores})
         if state.step % section.evaluate_every == 0 or state.step == section.steps:
             if not all(bool(t.isfinite().all()) for t in module.state_dict().values()):
                 raise TrainingError(*_not_finite(name, state.step, "a weight is not finite after", directory))
-            state.judge(module, task.evaluate(module), task.score, section)
+            state.judge(module, task.evaluate(module), task.score, section, 0 if cutter is None else cutter.last)
             progress.step(state.step, {"loss": loss, **state.terms, **state.scores})
             if directory is not None:
-                save_fit(directory, state, module, optimizer, key=key, plan=plan, pattern=pattern)
+                save_fit(directory, state, module, optimizer, key=key, plan=plan, pattern=pattern, cutter=cutter)
             if state.finished:
                 break
     _hand_back(module, state, training)

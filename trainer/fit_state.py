@@ -1,9 +1,11 @@
 """Where a training run stands, on its way into a checkpoint and back.
 
-    model        the best weights so far; all there is once the run has finished
+    model        the best weights so far; all there is once the run has finished. Of a net that is still being cut
+                 the newest ones: a score at more width says nothing
     current      the weights of the last evaluated step
     optimizer    its tensors as <parameter's index>.<entry>
     pattern      which single weights stay, where some were pruned
+    cuts         what a `Cutter` remembers, where one is at work; its plan is the checkpoint's
 
 The numbers say how far the run is, what the best and the present weights scored, and what each term of the loss was.
 """
@@ -25,7 +27,7 @@ from edgeslim.exporter.plan import PruningPlan
 
 from .checkpoint import INDEX, Checkpoint, State, check_fit, copy_state, load_checkpoint, load_state, save_checkpoint
 from .recipe import FitSection
-from .task import Numbers
+from .task import Cutter, Numbers
 
 
 @dataclass(kw_only=True)
@@ -46,14 +48,15 @@ class FitState:
     scores: dict[str, float] = field(default_factory=dict)
     terms: dict[str, float] = field(default_factory=dict)
 
-    def judge(self, module: nn.Module, scores: Numbers, score: str, section: FitSection) -> None:
+    def judge(self, module: nn.Module, scores: Numbers, score: str, section: FitSection, since: int = 0) -> None:
         """Take in what the present weights scored: keep the best ones, and decide whether to go on.
 
-        score: the entry of `scores` that counts, higher = better.
+        score: the entry of `scores` that counts, higher = better.  since: the step from which on it does; up to there
+        the newest weights are kept, and nothing stops early.
         """
         self.scores = dict(scores)
         margin = section.early_stop.min_delta if section.early_stop else 0.0
-        if not self.best or self.scores[score] > self.best_scores[score] + margin:
+        if not self.best or self.best_step < since or self.scores[score] > self.best_scores[score] + margin:
             self.best_scores, self.best_step, self.stale = self.scores, self.step, 0
             self.best = copy_state(module.state_dict())
         else:
@@ -71,6 +74,7 @@ def save_fit(
     key: str,
     plan: PruningPlan | None,
     pattern: State | None = None,
+    cutter: Cutter | None = None,
 ) -> None:
     """Write a run's checkpoint; a finished one has no optimizer. Raises TrainingError if the disk does not take it."""
     parts: dict[str, Mapping[str, Tensor]] = {"model": state.best}
@@ -88,6 +92,9 @@ def save_fit(
     numbers |= {f"best.{name}": value for name, value in state.best_scores.items()}
     numbers |= {f"now.{name}": value for name, value in state.scores.items()}
     numbers |= {f"term.{name}": value for name, value in state.terms.items()}
+    if cutter is not None:
+        plan, (parts["cuts"], cuts) = cutter.plan, cutter.memory()
+        numbers |= {f"cuts.{name}": value for name, value in cuts.items()}
     save_checkpoint(
         path, Checkpoint(key=key, step=state.step, finished=state.finished, parts=parts, numbers=numbers, plan=plan)
     )
@@ -108,8 +115,8 @@ def find_fit(path: Path | None, key: str, module: nn.Module, pattern: State | No
     return saved
 
 
-def restore_state(saved: Checkpoint, path: Path | None, module: nn.Module) -> FitState:
-    """Where the run stood; its weights of then go into `module`, unless it has finished."""
+def restore_state(saved: Checkpoint, path: Path | None, module: nn.Module, cutter: Cutter | None = None) -> FitState:
+    """Where the run stood; its weights of then go into `module`, unless it has finished, its cuts into `cutter`."""
     state = FitState()
     with _whole(path):
         state.step, state.finished, state.best = saved.step, saved.finished, dict(saved.model)
@@ -118,6 +125,9 @@ def restore_state(saved: Checkpoint, path: Path | None, module: nn.Module) -> Fi
             scores.update((n.removeprefix(prefix), v) for n, v in saved.numbers.items() if n.startswith(prefix))
         if not saved.finished:
             load_state(module, saved.parts["current"])
+        if cutter is not None:
+            cuts = {n.removeprefix("cuts."): v for n, v in saved.numbers.items() if n.startswith("cuts.")}
+            cutter.recall(module, saved.plan, saved.parts["cuts"], cuts)
     return state
 
 

@@ -23,7 +23,7 @@ from .criteria import criterion as criterion_of
 from .lesson import NO_LESSON, Lesson
 from .pruned import PrunedModel
 from .recovery import check_methods, image_batches
-from .schedules import Iterative
+from .schedules import Iterative, Scoring
 
 
 def prune(
@@ -73,7 +73,7 @@ def prune(
         shape = (1, *net.input_shape[1:])
         chosen = build_budget(budget, limits, net.channels, shape)
         dense = net.graph
-        Iterative().prune(net, score, chosen, images, lesson=lesson)
+        Iterative().prune(net, Scoring(criterion=score, images=images, lesson=lesson), chosen)
         if methods and net.cut:
             net.recover(dense, image_batches(dense, images), methods)
     return net

@@ -14,6 +14,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 from .recipe_base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section, Size
 from .recipe_criteria import CriterionSpec, LnNormCriterion
 from .recipe_data import DataSpec
+from .recipe_gradual import GradualSchedule
 from .recipe_regularizers import L0Regularizer, RegularizerSpec
 
 
@@ -93,11 +94,10 @@ class OneShotSchedule(Section):
 
 
 class IterativeSchedule(Section):
-    """Reach the budget over `steps` rounds: `geometric` in equal ratios, `polynomial` much early and little late."""
+    """Reach the budget in rounds: `geometric` in equal ratios, `polynomial` much early and little late."""
 
     name: Literal["iterative"] = "iterative"
-    steps: PositiveInt = 3
-    """Rounds."""
+    rounds: PositiveInt = 3
     law: Literal["geometric", "polynomial"] = "geometric"
     power: PositiveFloat = 3.0
     """Of the polynomial law; 1 makes it geometric."""
@@ -122,7 +122,8 @@ def _schedule_name(given: object) -> object:
 ScheduleSpec = Annotated[
     Annotated[OneShotSchedule, Tag("one_shot")]
     | Annotated[IterativeSchedule, Tag("iterative")]
-    | Annotated[LayerwiseSchedule, Tag("layerwise")],
+    | Annotated[LayerwiseSchedule, Tag("layerwise")]
+    | Annotated[GradualSchedule, Tag("gradual")],
     Discriminator(_schedule_name),
 ]
 
@@ -183,6 +184,7 @@ class SparsifySection(Section):
 
     fit: FitSection
     regularizers: tuple[RegularizerSpec, ...] = (L0Regularizer(name="l0"),)
+    """Their penalties add up; an empty list trains without any."""
 
 
 class WeightsSection(Section):
@@ -258,4 +260,21 @@ class Recipe(Section):
     def _trained_somewhere(self) -> Recipe:
         if self.train is None and self.model.weights is None:
             raise ValueError("train is missing, and so is model.weights: the net would know nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _cuts_while_it_trains(self) -> Recipe:
+        schedule = self.prune.schedule
+        if isinstance(schedule, GradualSchedule):
+            if self.sparsify is None:
+                raise ValueError(
+                    "prune.schedule gradual cuts while sparsify trains, and sparsify is missing: add it, with "
+                    "regularizers: [] if no penalty is wanted"
+                )
+            if self.weights is not None:
+                raise ValueError(
+                    "weights prunes single weights of a net that is not cut yet, and prune.schedule gradual has cut it "
+                    "by then: leave out weights, or use another schedule"
+                )
+            schedule.check_steps(self.sparsify.fit.steps)
         return self

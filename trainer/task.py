@@ -4,7 +4,8 @@
     after_step(step)       once the optimiser has moved the weights
 
 A target is what the net should say of an image: a mask in segmentation, a class in classification (see `kinds`).
-A penalty on weights and a teacher are terms. What holds masks, or cuts while training goes on, comes after the step.
+A penalty on weights and a teacher are terms. What holds masks comes after the step, and so does what
+cuts while training goes on (a `Cutter`, whose plan and memory are saved with the run).
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+
+from edgeslim.exporter.plan import PruningPlan
+
+from .checkpoint import State
 
 Batch = tuple[Tensor, Tensor]
 Numbers = Mapping[str, float]
@@ -71,3 +77,29 @@ NO_TERMS: Mapping[str, Term] = MappingProxyType({})
 
 AfterStep = Callable[[Step], None]
 """Called after every step, when the weights have moved."""
+
+
+class Cutter(Protocol):
+    """Cuts channels while a run goes on. Called after every step, last of all; its state is in the run's checkpoint."""
+
+    @property
+    def last(self) -> int:
+        """With this step the net has its final width: weights of before are never the best."""
+        ...
+
+    @property
+    def plan(self) -> PruningPlan:
+        """What is cut so far."""
+        ...
+
+    def __call__(self, step: Step) -> None:
+        """Do what is due after this step."""
+        ...
+
+    def memory(self) -> tuple[State, Numbers]:
+        """What a resumed run needs beside the plan."""
+        ...
+
+    def recall(self, module: nn.Module, plan: PruningPlan | None, tensors: State, numbers: Numbers) -> None:
+        """Go on from there; `module` has the weights of then."""
+        ...

@@ -33,6 +33,8 @@ from .kinds import Kind, build_kind
 from .models.registry import build_model
 from .progress import Progress
 from .recipe import Recipe
+from .recipe_criteria import Calibrated
+from .recipe_gradual import GradualSchedule
 from .starting_weights import load_weights
 from .task import Task
 
@@ -76,10 +78,11 @@ class Workspace:
         recipe = self.recipe
         # A recipe without weight pruning has the keys that it had before there was any.
         weights = () if recipe.weights is None else (recipe.weights,)
+        gradual = (recipe.prune,) if isinstance(recipe.prune.schedule, GradualSchedule) else ()
         pruned = (recipe.sparsify, *weights, recipe.prune, recipe.finetune)
         later: Mapping[str, tuple[BaseModel | None, ...]] = {
             "dense": (),
-            "sparse": (recipe.sparsify,),
+            "sparse": (recipe.sparsify, *gradual),
             "weights": (recipe.sparsify, *weights),
         }
         model = recipe.model.model_copy(update={"weights": None})  # what counts is what they are, not where
@@ -95,9 +98,26 @@ class Workspace:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def calibration(self, count: int) -> NDArray[np.float32]:
-        """`count` training crops, normalised, not augmented. Returns (count, channels, h, w) float32."""
+        """`count` training crops, normalised, not augmented. Returns (count, channels, h, w) float32.
+
+        Of a training set of fewer images, further crops of the same ones: `calibration_notes` says so.
+        """
         images = torch.stack([self.task.draws[i][0] for i in range(count)])
         return np.asarray(normalized(images.float() / 255, self.image).numpy(), np.float32)
+
+
+def calibration_notes(recipe: Recipe, images: int) -> tuple[str, ...]:
+    """A sentence for every section of the recipe that asks for more calibration images than there are."""
+    asked = {
+        "prune.criterion": recipe.prune.criterion.images if isinstance(recipe.prune.criterion, Calibrated) else 0,
+        "prune.recovery": 0 if recipe.prune.recovery is None else recipe.prune.recovery.images,
+    }
+    return tuple(
+        f"{section} asks for {count} calibration images, and there are {images} different training images: "
+        f"{count} crops of those are looked at"
+        for section, count in asked.items()
+        if count > images
+    )
 
 
 def open_workspace(recipe: Recipe, directory: Path, progress: Progress) -> Workspace:

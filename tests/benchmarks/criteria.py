@@ -23,7 +23,7 @@ from edgeslim.trainer.lesson import NO_LESSON, Lesson
 from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe_file import parse_recipe
-from edgeslim.trainer.schedules import Iterative
+from edgeslim.trainer.schedules import Iterative, Scoring
 from edgeslim.trainer.stages import train_dense
 from edgeslim.trainer.workspace import Workspace, open_workspace
 
@@ -63,7 +63,7 @@ def _one(workspace: Workspace, seed: int) -> dict[str, list[float]]:
     def dice(rule: Criterion, ratio: float, given: Lesson) -> float:
         net = PrunedModel(copy.deepcopy(dense).eval(), example, channels)
         budget = Ratio(ratio=ratio, limits=WidthLimits(multiple=1, minimum=1))
-        Iterative().prune(net, rule, budget, images, lesson=given)
+        Iterative().prune(net, Scoring(criterion=rule, images=images, lesson=given), budget)
         return workspace.task.evaluate(net.module)["dice"]
 
     def row(rule: Criterion, given: Lesson = lesson) -> list[float]:

@@ -24,7 +24,7 @@ SECTIONS: dict[str, Any] = {
     "augment": {"padding": 2},
     "train": {**FIT, "steps": 30, "batch_size": 16, "evaluate_every": 15, "lr": 5e-3},
     "sparsify": None,
-    "prune": {**PRUNE, "width_multiple": 2, "min_width": 2, "schedule": {"steps": 1}},
+    "prune": {**PRUNE, "width_multiple": 2, "min_width": 2, "schedule": {"rounds": 1}},
     "finetune": {"fit": {**FIT, "steps": 20, "batch_size": 16, "evaluate_every": 10}},
 }
 

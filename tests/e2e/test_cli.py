@@ -68,7 +68,7 @@ def test_compress_for_a_person(finished: Run, run_copy: Path, cli: Cli) -> None:
     assert done.returncode == 0, done.stderr
     for stage in ("dense", "sparse", "round-1", "final"):
         assert f"{stage}: reused the finished checkpoint" in done.stderr
-    for words in ("dice", "MACs", "latency p99, ms", "certificate passed", "pruned", "report.html"):
+    for words in ("dice", "MACs", "latency p99, ms", "round-1, mended", "certificate passed", "pruned", "report.html"):
         assert words in done.stdout
     before, after = (read_bundle(place / "compact.bundle") for place in (finished.directory, run_copy))
     for name in ("plan.json", "model.onnx", "golden.npz"):

@@ -34,7 +34,7 @@ RECIPE: dict[str, Any] = {
         "budget": {"name": "macs", "keep": 0.5},
         "width_multiple": 2,
         "min_width": 2,
-        "schedule": {"steps": 2, "between": FIT},
+        "schedule": {"rounds": 2, "between": FIT},
     },
     "finetune": {"fit": FIT},
     "bench": {"samples": 20, "seconds": 1.0},

@@ -268,7 +268,7 @@ def test_mistakes_in_a_recipe(options: dict[str, object], said: str) -> None:
 def test_a_whole_run_with_a_criterion_that_learns(options: dict[str, object], tmp_path: Path) -> None:
     data = recipe().model_dump(mode="json")
     short = {"steps": 1, "batch_size": 2}
-    schedule = {"name": "iterative", "steps": 2, "between": short}
+    schedule = {"name": "iterative", "rounds": 2, "between": short}
     data |= {"train": short, "finetune": {"fit": short}}
     data["prune"] = {"criterion": options, "budget": {"name": "macs", "keep": 0.6}, "schedule": schedule}
     data["prune"] |= {"width_multiple": 1, "min_width": 1}

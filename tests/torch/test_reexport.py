@@ -44,7 +44,7 @@ def test_a_finished_run_is_exported_again(tmp_path: Path, net: str, monkeypatch:
                 "budget": {"name": "ratio", "ratio": 0.5},
                 "width_multiple": 1,
                 "min_width": 1,
-                "schedule": {"steps": 2, "between": step},
+                "schedule": {"rounds": 2, "between": step},
             },
             "finetune": {"fit": step},
         }

@@ -14,11 +14,11 @@ from edgeslim.trainer.budget import Ratio, WidthLimits
 from edgeslim.trainer.criteria import criterion
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import IterativeSchedule, LayerwiseSchedule, OneShotSchedule
-from edgeslim.trainer.schedules import Iterative, Layerwise, Schedule, build_schedule
+from edgeslim.trainer.schedules import Iterative, Layerwise, Schedule, Scoring, build_schedule
 
 from . import nets
 
-IMAGES = np.empty(0, np.float32)
+L1_ALONE = Scoring(criterion=criterion("l1"), images=np.empty(0, np.float32))
 HALF = Ratio(ratio=0.5, limits=WidthLimits(multiple=1, minimum=1))
 
 
@@ -34,7 +34,7 @@ def widths(schedule: Schedule) -> tuple[list[list[int]], PrunedModel]:
         assert number == len(seen) + 1
         seen.append([f.width - sum(u in now.cut for u in f.labels.tolist()) for f in now.channels.families])
 
-    schedule.prune(pruned, criterion("l1"), HALF, IMAGES, look)
+    schedule.prune(pruned, L1_ALONE, HALF, look)
     look(pruned, len(seen) + 1)
     return seen, pruned
 
@@ -84,7 +84,7 @@ def test_scores_are_taken_anew_after_each_cut() -> None:
             state["c.0.weight"][0] *= 1000
             now.load_dense_state(state)
 
-    Layerwise(share=1.0).prune(pruned, criterion("l1"), HALF, IMAGES, strengthen)
+    Layerwise(share=1.0).prune(pruned, L1_ALONE, HALF, strengthen)
     assert pruned.plan.initializers["c.0.weight"][0].axis in (0, 1)
     kept = next(a.keep for a in pruned.plan.initializers["c.0.weight"] if a.axis == 0)
     assert 0 in kept
@@ -92,5 +92,5 @@ def test_scores_are_taken_anew_after_each_cut() -> None:
 
 def test_sections_become_schedules() -> None:
     assert build_schedule(OneShotSchedule(name="one_shot")) == Iterative(rounds=1)
-    assert build_schedule(IterativeSchedule(steps=5, law="polynomial")) == Iterative(rounds=5, law="polynomial")
+    assert build_schedule(IterativeSchedule(rounds=5, law="polynomial")) == Iterative(rounds=5, law="polynomial")
     assert build_schedule(LayerwiseSchedule(name="layerwise", share=0.5)) == Layerwise(share=0.5)

@@ -49,7 +49,7 @@ def recipe(weights: Mapping[str, Any] | None, model: Mapping[str, Any] | None = 
             "budget": {"name": "ratio", "ratio": 0.5},
             "width_multiple": 4,
             "min_width": 4,
-            "schedule": {"steps": 2, "between": STEP},
+            "schedule": {"rounds": 2, "between": STEP},
         },
         "finetune": {"fit": STEP},
         **more,

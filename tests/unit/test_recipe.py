@@ -92,7 +92,7 @@ def test_minimal_recipe_and_defaults(tmp_path: Path) -> None:
         ("train", ..., "recipe: train is missing, and so is model.weights"),
         ("data", 3, "recipe: data"),
         ("prune.criterion", {"name": "ln_norm", "images": 0}, "recipe: prune.criterion.images: input should be"),
-        ("prune.schedule", {"name": "iterative", "steps": 0}, "recipe: prune.schedule.steps: input should be"),
+        ("prune.schedule", {"name": "iterative", "rounds": 0}, "recipe: prune.schedule.rounds: input should be"),
         ("sparsify", {"fit": {"steps": 1}, "regularizers": [{"name": "l0", "beta": 0}]}, "regularizers.0.beta: "),
         ("loss", {"dice": 0, "cross_entropy": 0}, "recipe: loss: dice and cross_entropy are both 0"),
         ("name", "a/b", "recipe: name: string should match"),

@@ -57,6 +57,11 @@ class Classification:
     def crop(self) -> tuple[int, int]:
         return self.recipe.augment.crop or self.data.size
 
+    @property
+    def training_images(self) -> int:
+        """How many images are learnt from."""
+        return len(self.data.train)
+
     def frame_size(self, multiple: int, part: str = "test") -> tuple[int, int]:
         return self.data.size
 

@@ -59,6 +59,11 @@ class Kind(Protocol):
         """Size of a training image."""
         ...
 
+    @property
+    def training_images(self) -> int:
+        """How many images are learnt from."""
+        ...
+
     def frame_size(self, multiple: int, part: str = "test") -> tuple[int, int]:
         """Size in which the net sees the first image of a part ("test", "validation")."""
         ...

@@ -52,6 +52,11 @@ class Segmentation:
     def crop(self) -> tuple[int, int]:
         return self.recipe.augment.crop or CROP
 
+    @property
+    def training_images(self) -> int:
+        """How many images are learnt from."""
+        return len(self.data.train)
+
     def frame_size(self, multiple: int, part: str = "test") -> tuple[int, int]:
         samples = self.data.test if part == "test" else self.data.validation
         height, width, _ = pad_to_multiple(samples[0].image, multiple).shape

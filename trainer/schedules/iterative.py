@@ -14,14 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..budget import Budget, spare_one
-from ..criteria import Criterion
-from ..lesson import NO_LESSON, Lesson
+from ..budget import Budget
 from ..pruned import PrunedModel
-from .scores import Recover, nothing, present_scores
+from .scoring import Recover, Scoring, nothing
 
 Law = Literal["geometric", "polynomial"]
 
@@ -34,28 +29,21 @@ class Iterative:
     law: Law = "geometric"
     power: float = 3.0
 
-    def prune(
-        self,
-        net: PrunedModel,
-        criterion: Criterion,
-        budget: Budget,
-        images: NDArray[np.float32],
-        recover: Recover = nothing,
-        lesson: Lesson = NO_LESSON,
-    ) -> None:
+    def prune(self, net: PrunedModel, scoring: Scoring, budget: Budget, recover: Recover = nothing) -> None:
         """Cut `net` down to its budget, with `recover(net, round)` after all rounds but the last.
 
-        images: (N, C, H, W) float32, normalised, for criteria that look at feature maps or gradients.  lesson: what
-        gradients are taken of. Raises ConfigError for a criterion whose scores are none.
+        Raises ConfigError for a criterion whose scores are none, BudgetError for a budget out of reach.
         """
         for number in range(1, self.rounds + 1):
-            scores = present_scores(net, criterion, images, lesson)
-            chosen = budget.select(net.channels, scores, self.share(number)) | net.cut
-            net.apply_cut(spare_one(net.channels, chosen, scores))
+            net.apply_cut(scoring.choose(net, budget, self.share(number)))
             if number < self.rounds:
                 recover(net, number)
 
     def share(self, number: int) -> float:
         """The part of the way after round `number`, from 1, in (0, 1]."""
-        along = number / self.rounds
-        return along if self.law == "geometric" else 1.0 - (1.0 - along) ** self.power
+        return share_gone(number / self.rounds, self.law, self.power)
+
+
+def share_gone(along: float, law: Law, power: float) -> float:
+    """The part of the way to the budget when `along` in [0, 1] of the cuts have been made; see the module docstring."""
+    return along if law == "geometric" else 1.0 - (1.0 - along) ** power

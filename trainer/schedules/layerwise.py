@@ -18,10 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..budget import Budget, spare_one
-from ..criteria import Criterion
-from ..lesson import NO_LESSON, Lesson
 from ..pruned import PrunedModel
-from .scores import Recover, nothing, present_scores
+from .scoring import Recover, Scoring, nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,26 +28,15 @@ class Layerwise:
 
     share: float = 0.25
 
-    def prune(
-        self,
-        net: PrunedModel,
-        criterion: Criterion,
-        budget: Budget,
-        images: NDArray[np.float32],
-        recover: Recover = nothing,
-        lesson: Lesson = NO_LESSON,
-    ) -> None:
+    def prune(self, net: PrunedModel, scoring: Scoring, budget: Budget, recover: Recover = nothing) -> None:
         """Cut `net` down to its budget, with `recover(net, step)` after all steps but the last.
 
-        images: (N, C, H, W) float32, normalised, for criteria that look at feature maps or gradients.  lesson: what
-        gradients are taken of.
+        Raises ConfigError for a criterion whose scores are none, BudgetError for a budget out of reach.
         """
-        scores = present_scores(net, criterion, images, lesson)
-        final = spare_one(net.channels, budget.select(net.channels, scores), scores)
+        final = scoring.choose(net, budget)
         steps = self._steps(net, final)
         for number, (labels, leaving) in enumerate(steps, start=1):
-            if number > 1:
-                scores = present_scores(net, criterion, images, lesson)
+            scores = scoring.scores(net)
             mine = np.isin(net.channels.unit_labels, labels) & np.isfinite(scores)
             order = np.flatnonzero(mine)[np.argsort(scores[mine], kind="stable")]
             chosen = frozenset(net.channels.unit_labels[order[:leaving]].tolist())

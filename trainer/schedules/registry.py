@@ -4,39 +4,33 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..budget import Budget
-from ..criteria import Criterion
-from ..lesson import NO_LESSON, Lesson
 from ..pruned import PrunedModel
-from ..recipe import LayerwiseSchedule, OneShotSchedule, ScheduleSpec
+from ..recipe import IterativeSchedule, LayerwiseSchedule, OneShotSchedule
+from ..recipe_gradual import GradualSchedule
+from .gradual import Gradual
 from .iterative import Iterative
 from .layerwise import Layerwise
-from .scores import Recover, nothing
+from .scoring import Recover, Scoring, nothing
 
 
 class Schedule(Protocol):
-    """In which steps a budget is reached."""
+    """In which rounds a budget is reached, between trainings."""
 
-    def prune(
-        self,
-        net: PrunedModel,
-        criterion: Criterion,
-        budget: Budget,
-        images: NDArray[np.float32],
-        recover: Recover = nothing,
-        lesson: Lesson = NO_LESSON,
-    ) -> None:
-        """Cut `net` down to its budget, with `recover(net, number)` between the cuts. images: (N, C, H, W)."""
+    def prune(self, net: PrunedModel, scoring: Scoring, budget: Budget, recover: Recover = nothing) -> None:
+        """Cut `net` down to its budget, with `recover(net, number)` between the cuts."""
         ...
 
 
-def build_schedule(section: ScheduleSpec) -> Schedule:
-    """The schedule that a recipe asks for."""
+def build_schedule(section: OneShotSchedule | IterativeSchedule | LayerwiseSchedule) -> Schedule:
+    """The schedule that a recipe asks for between trainings."""
     if isinstance(section, OneShotSchedule):
         return Iterative(rounds=1)
     if isinstance(section, LayerwiseSchedule):
         return Layerwise(share=section.share)
-    return Iterative(rounds=section.steps, law=section.law, power=section.power)
+    return Iterative(rounds=section.rounds, law=section.law, power=section.power)
+
+
+def build_gradual(section: GradualSchedule, steps: int) -> Gradual:
+    """The schedule that cuts within a training of `steps` steps."""
+    return Gradual(at=section.cut_steps(steps), law=section.law, power=section.power, pressure=section.pressure)

@@ -30,6 +30,7 @@ def run(
         print_json(outcome.to_json())
         return
     out.print(tables.outcome_table(outcome))
+    out.print(tables.stages_table(outcome))
     out.print(outcome.coverage_summary, highlight=False)
     out.print(tables.certificate_line(outcome.certificate), highlight=False)
     out.print(f"bundle  {outcome.bundle}\nreport  {outcome.report}", highlight=False, soft_wrap=True)

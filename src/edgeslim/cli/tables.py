@@ -37,6 +37,23 @@ def outcome_table(outcome: Outcome) -> Table:
     return table
 
 
+def stages_table(outcome: Outcome) -> Table:
+    """What every stage did to the main score on the validation images: what a cut cost, and what made up for it."""
+    from edgeslim.bench.report.comparison import main_metric
+
+    table = Table(title="on the validation images", title_justify="left", box=box.SIMPLE)
+    metric = main_metric(list(outcome.stages.values()))
+    if metric is None:
+        return table
+    table.add_column("after")
+    for name in (metric, "beside dense"):
+        table.add_column(name, justify="right")
+    for stage, scores in outcome.stages.items():
+        change = scores[metric] - outcome.stages["dense"][metric]
+        table.add_row(stage, f"{scores[metric]:.4f}", "" if stage == "dense" else f"{change:+.4f}")
+    return table
+
+
 def manifest_table(manifest: Manifest) -> Table:
     """What a bundle is."""
     table = Table(title=manifest.name, title_justify="left", box=box.SIMPLE, show_header=False)

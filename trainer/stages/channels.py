@@ -1,0 +1,93 @@
+"""Channels: cut in rounds, made up for, trained between; then the compact net is fine-tuned by its teacher.
+
+round-k   score, cut, mend, recover
+final     fine-tune with the dense net as teacher
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import nn
+
+from edgeslim.errors import InvariantError
+
+from ..distill import teacher_term
+from ..progress import Progress
+from ..pruned import PrunedModel
+from ..recipe import OneShotSchedule
+from ..recipe_gradual import GradualSchedule
+from ..schedules import build_schedule
+from ..sparsity.held import HeldPattern
+from ..task import Numbers, Term
+from ..workspace import Workspace
+from .mending import mend, unkept_note
+from .scoring import budget_of, scoring_of
+from .training import train_pruned
+from .weights import cut_dead_filters
+
+
+def teacher_of(workspace: Workspace, dense: nn.Module) -> Mapping[str, Term]:
+    """The term of a recipe's teacher, none where it wants none."""
+    distill = workspace.recipe.finetune.distill
+    if distill is None:
+        return {}
+    return {"teacher": teacher_term(copy.deepcopy(dense), distill, workspace.task.ignore_index)}
+
+
+def prune_channels(
+    workspace: Workspace,
+    net: PrunedModel,
+    terms: Mapping[str, Term],
+    held: HeldPattern | None,
+    progress: Progress,
+) -> dict[str, Numbers]:
+    """Cut `net` down to the recipe's budget in the recipe's rounds. Returns what each did to the scores.
+
+    terms: of the loss in the trainings between.  held: the single weights that stay pruned; there nothing is mended.
+    """
+    section, scores = workspace.recipe.prune, dict[str, Numbers]()
+    schedule = section.schedule
+    if isinstance(schedule, GradualSchedule):
+        raise InvariantError("a gradual schedule cuts in the stage sparse")
+    between = None if isinstance(schedule, OneShotSchedule) else schedule.between
+    former = net.graph
+
+    def after_cut(name: str) -> None:
+        scores[f"{name}, just cut"] = workspace.task.evaluate(net.module)
+        if section.recovery is None:
+            return
+        if held is not None:
+            progress.note(f"{name}: not mended, for recovery would fill the places of pruned weights")
+            return
+        for method in mend(workspace, net, former):
+            progress.note(unkept_note(name, method))
+        scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
+
+    def recover(_: PrunedModel, number: int) -> None:
+        nonlocal former
+        name = f"round-{number}"
+        after_cut(name)
+        if between is not None:
+            scores[name] = train_pruned(workspace, net, between, name, progress, terms=terms, held=held)
+        former = net.graph
+
+    progress.stage("pruning")
+    build_schedule(schedule).prune(net, scoring_of(workspace), budget_of(workspace, net), recover)
+    after_cut("pruned")
+    return scores
+
+
+def finetune(
+    workspace: Workspace,
+    net: PrunedModel,
+    terms: Mapping[str, Term],
+    held: HeldPattern | None,
+    progress: Progress,
+) -> dict[str, Numbers]:
+    """The last optimisation; filters that held weights have left dead are cut before it."""
+    if held is not None:
+        held = cut_dead_filters(workspace, net, held, progress)
+    section = workspace.recipe.finetune.fit
+    return {"final": train_pruned(workspace, net, section, "final", progress, terms=terms, held=held)}

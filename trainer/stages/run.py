@@ -1,0 +1,79 @@
+"""The training half of a run: dense net, sparse net, pruned net.
+
+    dense     train from scratch or from given weights, or take those as they are          stages/dense
+    sparse    train on under the regularizers, which push unneeded weights towards zero    stages/sparse
+              (a gradual schedule cuts here, and there are no rounds)
+    weights   prune single weights, fine-tune the others, cut the filters that have none   stages/weights
+    round-k   score, cut, recover                                                          stages/round-k
+    final     fine-tune the compact net with the dense net as teacher                      stages/final
+
+From then on pruned weights stay zero to the end. From the first cut on it is the compact module that trains, which is
+exact and takes a fraction of the time. A net that hard-codes its widths trains masked instead, and that is said.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..progress import Progress
+from ..pruned import PrunedModel
+from ..recipe_gradual import GradualSchedule
+from ..regularizers import check_penalties, schedule
+from ..task import Numbers
+from ..workspace import Workspace, calibration_notes
+from .channels import finetune, prune_channels, teacher_of
+from .dense import train_dense
+from .scoring import check_budget
+from .sparse import train_sparse
+from .weights import cut_dead_filters, prune_weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What the training half leaves behind. scores: stage -> scores on the validation images."""
+
+    dense: nn.Module
+    pruned: PrunedModel
+    scores: Mapping[str, Numbers]
+
+
+def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
+    """All training stages. A net with nothing to prune comes back dense, with a note."""
+    recipe = workspace.recipe
+    progress.stage("analysis")
+    # Before an hour of training: a net that cannot be traced should say so now, and one whose budget
+    # is out of reach. The analysis reads no weights.
+    pruned = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
+    scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
+    check_penalties(pruned.module, scheduled)
+    check_budget(workspace, pruned)
+    for note in calibration_notes(recipe, workspace.kind.training_images):
+        progress.note(note)
+    dense, result = train_dense(workspace, progress)
+    scores: dict[str, Numbers] = {"dense": result.scores}
+    pruned.load_dense_state(dense.state_dict())
+    if not pruned.channels.families and recipe.weights is None:
+        progress.note(f"nothing to prune: {pruned.coverage.summary}; the dense net is exported")
+        return Trained(dense=dense, pruned=pruned, scores=scores)
+    module = copy.deepcopy(dense)
+    if recipe.sparsify is not None:
+        scores |= train_sparse(workspace, pruned, module, recipe.sparsify, scheduled, progress)
+    held = None
+    if recipe.weights is not None:
+        held, found = prune_weights(workspace, module, recipe.weights, progress)
+        scores |= found
+        pruned.load_dense_state(module.state_dict())
+        if not pruned.channels.families:
+            progress.note(f"no channel can be pruned: {pruned.coverage.summary}")
+            return Trained(dense=dense, pruned=pruned, scores=scores)
+        held = cut_dead_filters(workspace, pruned, held, progress)
+    terms = teacher_of(workspace, dense)
+    if not isinstance(recipe.prune.schedule, GradualSchedule):
+        scores |= prune_channels(workspace, pruned, terms, held, progress)
+    scores |= finetune(workspace, pruned, terms, held, progress)
+    return Trained(dense=dense, pruned=pruned, scores=scores)
