@@ -84,7 +84,10 @@ class Setting:
 def scratch_case(name: str, recipe: str, overrides: Sequence[str]) -> Case:
     """The recipe's net trained and exported as it is. Numbers: those of `recipe_case` that begin with `compact`."""
     path = RECIPES / f"{recipe}.yaml"
-    settings = {"recipe": path.read_text(encoding="utf-8"), "overrides": list(overrides), "scratch": True}
+    # Only what this net depends on, so that it is not trained again when the recipe prunes in another way.
+    settings = load_recipe(path, overrides).model_dump(
+        mode="json", include={"model", "data", "augment", "loss", "train"}
+    )
 
     def run(seed: int, place: Place) -> Numbers:
         values = [*(o.replace("{data}", str(place.data)) for o in overrides), f"seed={seed}"]

@@ -79,6 +79,25 @@ PENALTIES: Mapping[str, Sequence[Section]] = {
 }
 """Penalties, all with the count on feature maps as score; the same score without any is among the scores."""
 
+_FEATURE = _count(weight=1.0, on="feature")
+_ATTRACT, _REPEL = (_redundancy(weight=1.0, tau=0.3, sign=sign) for sign in ("attract", "repel"))
+_GRADUAL = {"name": "gradual", "cuts": 5, "start": 0.1, "end": 0.8}
+
+WITH_RECONSTRUCTION: Mapping[str, Section] = {
+    "count feature 1": {"sparsify.regularizers": [_FEATURE]},
+    "count feature 1 and attract 1": {"sparsify.regularizers": [_FEATURE, _ATTRACT]},
+    "attract 1": {"sparsify.regularizers": [_ATTRACT]},
+    "repel 1": {"sparsify.regularizers": [_REPEL]},
+    "gradual": {"prune.schedule": _GRADUAL},
+    "count feature 1 and attract 1, gradual": {
+        "sparsify.regularizers": [_FEATURE, _ATTRACT],
+        "prune.schedule": _GRADUAL,
+    },
+    "count kernel 1": {"sparsify.regularizers": [_count(weight=1.0)]},
+    "count feature 10": {"sparsify.regularizers": [_count(weight=10.0, on="feature")]},
+}
+"""The same and the schedule, with the score that came out best."""
+
 
 def _variant(name: str, overrides: Mapping[str, Any]) -> Case:
     """overrides: sections by their path in the recipe ("prune.criterion")."""
@@ -113,7 +132,13 @@ def _scores(given: Section, directory: Path, place: Place) -> dict[str, float]:
 
 def _cases(quick: bool) -> Sequence[Case]:
     scores = [_variant(f"score: {name}", {"prune.criterion": section}) for name, section in CRITERIA.items()]
-    return scores + [_variant(f"penalty: {name}", {"sparsify.regularizers": p}) for name, p in PENALTIES.items()]
+    penalties = [_variant(f"penalty: {name}", {"sparsify.regularizers": p}) for name, p in PENALTIES.items()]
+    best = {"prune.criterion": CRITERIA["reconstruction"]}
+    return [
+        *scores,
+        *penalties,
+        *(_variant(f"reconstruction with {name}", {**best, **more}) for name, more in WITH_RECONSTRUCTION.items()),
+    ]
 
 
 def _tables(records: Records, cases: Sequence[Case]) -> str:
