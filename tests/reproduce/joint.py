@@ -6,9 +6,11 @@ setting end at the same MACs as nearly as widths allow. Scores are those of the 
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -70,8 +72,8 @@ class Setting:
         """Method A, chance, and the narrow net by both ways to count steps."""
         total, final = sum(self.steps), self.steps[-1]
         return [
-            recipe_case(f"{self.name}: method A", self.recipe, self.pruned),
-            recipe_case(
+            _pruned_case(f"{self.name}: method A", self.recipe, self.pruned),
+            _pruned_case(
                 f"{self.name}: random channels",
                 self.recipe,
                 [*self.pruned, "sparsify.regularizers=[]", "prune.criterion={name: random, seed: {seed}}"],
@@ -81,13 +83,12 @@ class Setting:
         ]
 
 
+TRAINING = ("model", "data", "augment", "loss", "train")
+
+
 def scratch_case(name: str, recipe: str, overrides: Sequence[str]) -> Case:
     """The recipe's net trained and exported as it is. Numbers: those of `recipe_case` that begin with `compact`."""
     path = RECIPES / f"{recipe}.yaml"
-    # Only what this net depends on, so that it is not trained again when the recipe prunes in another way.
-    settings = load_recipe(path, overrides).model_dump(
-        mode="json", include={"model", "data", "augment", "loss", "train"}
-    )
 
     def run(seed: int, place: Place) -> Numbers:
         values = [*(o.replace("{data}", str(place.data)) for o in overrides), f"seed={seed}"]
@@ -102,7 +103,20 @@ def scratch_case(name: str, recipe: str, overrides: Sequence[str]) -> Case:
         sizes = {"parameters": manifest.sizes.parameters, "macs": manifest.sizes.macs or 0}
         return {f"compact.{key}": value for key, value in {**manifest.metrics, **sizes}.items()}
 
-    return Case(name=name, settings=settings, run=run)
+    # Not trained again when the recipe prunes in another way.
+    return Case(name=name, settings=_settings(recipe, overrides, *TRAINING), run=run)
+
+
+def _pruned_case(name: str, recipe: str, overrides: Sequence[str]) -> Case:
+    """The recipe as a case that does not change with its comments, nor with what the overrides replace."""
+    return dataclasses.replace(recipe_case(name, recipe, overrides), settings=_settings(recipe, overrides))
+
+
+def _settings(recipe: str, overrides: Sequence[str], *sections: str) -> dict[str, Any]:
+    """What a net depends on beside the seed: the recipe's sections (all where none is named) as they are resolved."""
+    values = [o.replace("{data}", "data").replace("{seed}", "0") for o in overrides]
+    resolved = load_recipe(RECIPES / f"{recipe}.yaml", values).model_dump(mode="json", exclude={"name", "bench"})
+    return {key: value for key, value in resolved.items() if key in sections or not sections}
 
 
 _UNET = ("train.precision=bf16-mixed", "sparsify.fit.precision=bf16-mixed", "finetune.fit.precision=bf16-mixed")
