@@ -7,8 +7,9 @@ from the same dense net and take the same number of steps in every stage; one wi
 from __future__ import annotations
 
 import copy
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from edgeslim.trainer.stages import train_and_prune
 
 from .case import Case, Experiment, Numbers, Place
 from .notes import Log
-from .records import Records
+from .records import Record, Records
 from .runs import file_name, open_run
 from .tables import number, table
 
@@ -98,6 +99,20 @@ WITH_RECONSTRUCTION: Mapping[str, Section] = {
 }
 """The same and the schedule, with the score that came out best."""
 
+QUICK: Section = {
+    "model.args": {"width": 8, "depth": 2},
+    "augment.crop": [64, 64],
+    "train.steps": 40,
+    "sparsify.fit.steps": 15,
+    "finetune.fit.steps": 30,
+}
+QUICK_NAMES = (
+    "score: random",
+    "score: gradient_count, on: feature",
+    "reconstruction with count feature 1 and attract 1",
+    "reconstruction with count feature 1 and attract 1, gradual",
+)
+
 
 def _variant(name: str, overrides: Mapping[str, Any]) -> Case:
     """overrides: sections by their path in the recipe ("prune.criterion")."""
@@ -131,28 +146,26 @@ def _scores(given: Section, directory: Path, place: Place) -> dict[str, float]:
 
 
 def _cases(quick: bool) -> Sequence[Case]:
-    scores = [_variant(f"score: {name}", {"prune.criterion": section}) for name, section in CRITERIA.items()]
-    penalties = [_variant(f"penalty: {name}", {"sparsify.regularizers": p}) for name, p in PENALTIES.items()]
+    scores = {f"score: {name}": {"prune.criterion": section} for name, section in CRITERIA.items()}
+    penalties = {f"penalty: {name}": {"sparsify.regularizers": given} for name, given in PENALTIES.items()}
     best = {"prune.criterion": CRITERIA["reconstruction"]}
-    return [
-        *scores,
-        *penalties,
-        *(_variant(f"reconstruction with {name}", {**best, **more}) for name, more in WITH_RECONSTRUCTION.items()),
-    ]
+    more = {f"reconstruction with {name}": {**best, **given} for name, given in WITH_RECONSTRUCTION.items()}
+    variants: dict[str, Section] = {**scores, **penalties, **more}
+    if quick:
+        return [_variant(f"{name}, quick", {**variants[name], **QUICK}) for name in QUICK_NAMES]
+    return [_variant(name, given) for name, given in variants.items()]
 
 
 def _tables(records: Records, cases: Sequence[Case]) -> str:
-    return table(
-        records,
-        cases,
-        "variant",
-        [
-            ("sparse", number("validation.sparse"), ".4f"),
-            ("just cut", number("validation.pruned, just cut"), ".4f"),
-            ("mended", number("validation.pruned, mended"), ".4f"),
-            ("final", number("validation.final"), ".4f"),
-        ],
-    )
+    """A gradual schedule has no moment at which the net is just cut."""
+    stages = {"sparse": "sparse", "just cut": "pruned, just cut", "mended": "pruned, mended", "final": "final"}
+    columns = [(head, _score(stage), ".4f") for head, stage in stages.items()]
+    text = table(records, cases, "variant", [*columns, ("parameters", number("parameters"), ",.0f")])
+    return text.replace("nan", "")
+
+
+def _score(stage: str) -> Callable[[Record], float]:
+    return lambda record: record.numbers.get(f"validation.{stage}", math.nan)
 
 
 JOINT_ABLATION = Experiment(
