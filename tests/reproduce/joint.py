@@ -69,18 +69,26 @@ class Setting:
         ]
 
     def cases(self) -> list[Case]:
-        """Method A, chance, and the narrow net by both ways to count steps."""
+        """Method A and chance, both also with a teacher, and the narrow net by both ways to count steps."""
         total, final = sum(self.steps), self.steps[-1]
+        taught = "finetune.distill={weight: 1.0, temperature: 2.0}"
+        by_chance = ["sparsify.regularizers=[]", "prune.criterion={name: random, seed: {seed}}"]
         return [
-            _pruned_case(f"{self.name}: method A", self.recipe, self.pruned),
-            _pruned_case(
-                f"{self.name}: random channels",
-                self.recipe,
-                [*self.pruned, "sparsify.regularizers=[]", "prune.criterion={name: random, seed: {seed}}"],
-            ),
-            scratch_case(f"{self.name}: narrow, {total} steps", self.recipe, self.trained(self.narrow, total)),
-            scratch_case(f"{self.name}: narrow, {final} steps", self.recipe, self.trained(self.narrow, final)),
+            self._pruned("method A", []),
+            self._pruned("channels by chance", by_chance),
+            self._scratch(self.narrow, total),
+            self._scratch(self.narrow, final),
+            self._pruned("method A, with a teacher", [taught]),
+            self._pruned("channels by chance, with a teacher", [*by_chance, taught]),
         ]
+
+    def _pruned(self, name: str, overrides: Sequence[str]) -> Case:
+        """A case that does not change with the recipe's comments, nor with what the overrides replace."""
+        name, given = f"{self.name}: {name}", [*self.pruned, *overrides]
+        return dataclasses.replace(recipe_case(name, self.recipe, given), settings=_settings(self.recipe, given))
+
+    def _scratch(self, args: str, steps: int) -> Case:
+        return scratch_case(f"{self.name}: narrow, {steps} steps", self.recipe, self.trained(args, steps))
 
 
 TRAINING = ("model", "data", "augment", "loss", "train")
@@ -105,11 +113,6 @@ def scratch_case(name: str, recipe: str, overrides: Sequence[str]) -> Case:
 
     # Not trained again when the recipe prunes in another way.
     return Case(name=name, settings=_settings(recipe, overrides, *TRAINING), run=run)
-
-
-def _pruned_case(name: str, recipe: str, overrides: Sequence[str]) -> Case:
-    """The recipe as a case that does not change with its comments, nor with what the overrides replace."""
-    return dataclasses.replace(recipe_case(name, recipe, overrides), settings=_settings(recipe, overrides))
 
 
 def _settings(recipe: str, overrides: Sequence[str], *sections: str) -> dict[str, Any]:

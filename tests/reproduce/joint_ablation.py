@@ -94,8 +94,7 @@ WITH_RECONSTRUCTION: Mapping[str, Section] = {
         "sparsify.regularizers": [_FEATURE, _ATTRACT],
         "prune.schedule": _GRADUAL,
     },
-    "count kernel 1": {"sparsify.regularizers": [_count(weight=1.0)]},
-    "count feature 10": {"sparsify.regularizers": [_count(weight=10.0, on="feature")]},
+    "no teacher": {"finetune.distill": None},
 }
 """The same and the schedule, with the score that came out best."""
 
