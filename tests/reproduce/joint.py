@@ -182,7 +182,8 @@ QUICK = Setting(
 
 
 def _cases(quick: bool) -> Sequence[Case]:
-    return [case for setting in ((QUICK,) if quick else SETTINGS) for case in setting.cases()]
+    """Quick: one small setting, without the cases with a teacher."""
+    return QUICK.cases()[:4] if quick else [case for setting in SETTINGS for case in setting.cases()]
 
 
 def _tables(records: Records, cases: Sequence[Case]) -> str:
