@@ -108,6 +108,8 @@ class CamvidData(DataSection):
 
     name: Literal["camvid"]
     root: Path
+    size: Size | None = None
+    """Resize all frames to (height, width): images by area, masks to the nearest pixel; as they are where absent."""
 
 
 class ClassificationSection(DataSection):

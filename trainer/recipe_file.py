@@ -9,7 +9,7 @@ import datetime
 import json
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +50,14 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-3` as text; recipes mean the number."""
+    """YAML 1.1 reads `1e-3` as text and the key `on` as true; recipes mean the number and the name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

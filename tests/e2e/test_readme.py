@@ -13,7 +13,7 @@ import typer.main
 import yaml
 
 from edgeslim.cli.app import app
-from edgeslim.trainer.recipe_file import parse_recipe
+from edgeslim.trainer.recipe_file import load_recipe, parse_recipe
 
 from .tiny import run_edgeslim, write_pictures
 
@@ -91,4 +91,4 @@ def test_the_links_lead_somewhere() -> None:
 
 def test_the_shipped_recipes_are_valid() -> None:
     for path in (ROOT / "recipes").glob("*.yaml"):
-        assert parse_recipe(yaml.safe_load(path.read_text()), path.name).name == path.stem
+        assert load_recipe(path).name == path.stem

@@ -11,6 +11,10 @@ from .case import Experiment
 from .cifar import CIFAR
 from .cifar_settings import CIFAR_SETTINGS
 from .depth_law import DEPTH_LAW
+from .joint import JOINT
+from .joint_ablation import JOINT_ABLATION
 from .mnist import MNIST
 
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (MNIST, CIFAR, CIFAR_SETTINGS, DEPTH_LAW)}
+EXPERIMENTS: dict[str, Experiment] = {
+    e.name: e for e in (MNIST, CIFAR, CIFAR_SETTINGS, DEPTH_LAW, JOINT_ABLATION, JOINT)
+}

@@ -28,18 +28,16 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 def recipe_case(name: str, recipe: str, overrides: Sequence[str] = ()) -> Case:
     """A case that is a recipe of the folder `recipes` with some values replaced (`key.path=value`, as in --set).
 
-    `{data}` in a value stands for the data folder. Numbers: the bundle's metrics on the test images, its parameters,
-    and MACs as `compact.…`, the dense net's metrics as `dense.…`, the channels of every layer as `width.<layer>`,
-    and the stages' scores on the validation images as `validation.<stage>`.
+    `{data}` in a value stands for the data folder, `{seed}` for the run's seed. Numbers: the bundle's metrics on the
+    test images, its parameters, and MACs as `compact.…`, the dense net's metrics as `dense.…`, the channels of every
+    layer as `width.<layer>`, and the stages' scores on the validation images as `validation.<stage>`.
     """
     path = RECIPES / f"{recipe}.yaml"
     settings = {"recipe": path.read_text(encoding="utf-8"), "overrides": list(overrides)}
 
     def run(seed: int, place: Place) -> Numbers:
-        values = [o.replace("{data}", str(place.data)) for o in overrides]
-        return run_recipe(
-            load_recipe(path, [*values, f"seed={seed}"]), place.work / f"{_file_name(name)}-{seed}", place
-        )
+        values = [o.replace("{data}", str(place.data)).replace("{seed}", str(seed)) for o in overrides]
+        return run_recipe(load_recipe(path, [*values, f"seed={seed}"]), place.work / f"{file_name(name)}-{seed}", place)
 
     return Case(name=name, settings=settings, run=run)
 
@@ -49,10 +47,7 @@ def run_recipe(recipe: Recipe, directory: Path, place: Place) -> dict[str, float
     log = Log(directory.name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns about itself
-        workspace = open_workspace(recipe, directory, log)
-        dense = _dense(recipe, place.work / "dense" / workspace.key("dense")[:16], log)
-        if not workspace.stage("dense").exists():
-            shutil.copytree(dense.stage("dense"), workspace.stage("dense"))
+        workspace, dense = open_run(recipe, directory, place, log)
         trained = train_and_prune(workspace, log)
         manifest = score_bundle(workspace, export_net(workspace, trained.pruned, "compact", log), log)
         numbers = {f"dense.{name}": value for name, value in _test(dense, trained.dense).items()}
@@ -62,6 +57,15 @@ def run_recipe(recipe: Recipe, directory: Path, place: Place) -> dict[str, float
         numbers[f"compact.{name}"] = getattr(sizes, name) or 0
     numbers |= {f"width.{layer.layer}": layer.width_after for layer in manifest.coverage}
     return numbers | {f"validation.{stage}": scores[main] for stage, scores in trained.scores.items()}
+
+
+def open_run(recipe: Recipe, directory: Path, place: Place, log: Log) -> tuple[Workspace, Workspace]:
+    """The run of this recipe with its dense net in place, and the run that the dense net was trained in."""
+    workspace = open_workspace(recipe, directory, log)
+    dense = _dense(recipe, place.work / "dense" / workspace.key("dense")[:16], log)
+    if not workspace.stage("dense").exists():
+        shutil.copytree(dense.stage("dense"), workspace.stage("dense"))
+    return workspace, dense
 
 
 def _dense(recipe: Recipe, directory: Path, log: Log) -> Workspace:
@@ -82,5 +86,6 @@ def _test(workspace: Workspace, dense: nn.Module) -> dict[str, float]:
     return found
 
 
-def _file_name(case: str) -> str:
+def file_name(case: str) -> str:
+    """A case's name as that of a folder."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", case).strip("-")

@@ -148,6 +148,13 @@ def test_camvid(tmp_path: Path) -> None:
     assert {sample.name for sample in data.validation} == {"val0", "val1"}
 
 
+def test_camvid_resized(tmp_path: Path) -> None:
+    whole, half = (build("camvid", write_camvid(tmp_path), size=size).test[0] for size in (None, (10, 15)))
+    assert half.image.shape == (10, 15, 3) and half.mask.shape == (10, 15)
+    assert (half.image == whole.image[::2, ::2]).all()  # a picture of one colour
+    assert set(np.unique(half.mask)) <= set(np.unique(whole.mask))  # no class between two classes
+
+
 def test_camvid_that_is_not_whole(tmp_path: Path) -> None:
     write_camvid(tmp_path / "a", highest=12)
     with pytest.raises(DataError, match=r"trainannot/train0\.png: mask value 12 .* allowed are 0 to 10 and 11"):

@@ -174,6 +174,16 @@ def test_floats_as_people_write_them(tmp_path: Path, text: str, value: float) ->
     assert load_recipe(path).train.lr == value
 
 
+def test_a_key_called_on_is_a_name(tmp_path: Path) -> None:
+    text = yaml.safe_dump(MINIMAL) + "sparsify: {fit: {steps: 1}, regularizers: [{name: gradient_count, on: feature}]}"
+    (tmp_path / "r.yaml").write_text(text)
+    recipe = load_recipe(tmp_path / "r.yaml", ["prune.criterion={name: gradient_count, on: loss}", "augment.flip=off"])
+    assert recipe.sparsify is not None
+    assert recipe.sparsify.regularizers[0].model_dump()["on"] == "feature"
+    assert recipe.prune.criterion.model_dump()["on"] == "loss"
+    assert not recipe.augment.flip  # as a value it still means no
+
+
 def test_overrides_reach_any_depth_and_are_yaml(tmp_path: Path) -> None:
     recipe = load_recipe(
         write(tmp_path / "r.yaml"),

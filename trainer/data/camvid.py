@@ -4,7 +4,7 @@
     root/val/              root/valannot/             101      the validation set, so `data.validation` is not used
     root/test/             root/testannot/            233
 
-A mask's pixel is a class id; 11 is void, which counts nowhere.
+A mask's pixel is a class id; 11 is void, which counts nowhere. `data.size` makes all frames smaller, scored ones too.
 """
 
 from __future__ import annotations
@@ -36,5 +36,5 @@ def build_camvid(spec: CamvidData, seed: int, report: ReportProgress = unheard) 
 
 def _checked(spec: CamvidData, part: str, report: ReportProgress) -> Checked:
     pairs = pair_files(list_images(spec.root / part), list_images(spec.root / f"{part}annot"))
-    load = PairLoader(pairs=pairs, classes=len(CLASSES), ignore_index=IGNORE_INDEX)
+    load = PairLoader(pairs=pairs, classes=len(CLASSES), ignore_index=IGNORE_INDEX, size=spec.size)
     return check_samples(Samples(pairs, load), spec.on_error, report)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgeslim.errors import DataError
 
@@ -31,12 +32,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairLoader:
-    """Loader of `Samples`. Raises DataError (DecodeError for a damaged file) naming the file."""
+    """Loader of `Samples`. Raises DataError (DecodeError for a damaged file) naming the file.
+
+    size: (height, width) that image and mask are resized to, by area and to the nearest pixel; None leaves them.
+    """
 
     pairs: Mapping[str, Pair]
     classes: int
     ignore_index: int
     binary: bool = False
+    size: tuple[int, int] | None = None
 
     def __call__(self, name: str) -> Sample:
         pair = self.pairs[name]
@@ -44,7 +49,11 @@ class PairLoader:
         mask = decode_mask(pair.mask, self.binary)
         check_sizes(pair.image, image.shape[:2], pair.mask, mask.shape)
         self._check_values(pair.mask, mask)
-        return Sample(image=image, mask=mask.astype(np.uint8), name=name)
+        labels = mask.astype(np.uint8)
+        if self.size is not None:
+            image = _resized(image, self.size, Image.Resampling.BOX)
+            labels = _resized(labels, self.size, Image.Resampling.NEAREST)
+        return Sample(image=image, mask=labels, name=name)
 
     def _check_values(self, path: Path, mask: NDArray[np.int64]) -> None:
         wrong = ((mask < 0) | (mask >= self.classes)) & (mask != self.ignore_index)
@@ -60,6 +69,11 @@ class PairLoader:
             f"{self.classes - 1} and {self.ignore_index} for unlabelled (found {_listed(map(str, values))})",
             hint,
         )
+
+
+def _resized(array: NDArray[np.uint8], size: tuple[int, int], how: Image.Resampling) -> NDArray[np.uint8]:
+    """(H, W, ...) -> (*size, ...)."""
+    return np.array(Image.fromarray(array).resize(size[::-1], how))
 
 
 def check_sizes(image: Path, image_size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...]) -> None:
