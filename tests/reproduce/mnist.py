@@ -65,7 +65,7 @@ _NETS = (
         quick=["train.steps=300", "sparsify.fit.steps=300", *_SHORT, "finetune.fit.steps=200", "weights.fraction=0.98"],
     ),
 )
-_CHANNELS = Net(title="LeNet-5", recipe="mnist-lenet5", cases=[("channels", ())], quick=[])
+_CHANNELS = Net(title="LeNet-5", recipe="reconstruction-mnist-lenet-5", cases=[("channels", ())], quick=[])
 
 
 def _cases(quick: bool) -> Sequence[Case]:
