@@ -49,7 +49,7 @@ def _tables(records: Records, cases: Sequence[Case]) -> str:
 
 
 CIFAR_SETTINGS = Experiment(
-    name="cifar_settings",
+    name="cifar-settings",
     about="Fine-tuning of the CIFAR-10 experiments, on training images that were set aside, %",
     cases=_cases,
     tables=_tables,

@@ -79,7 +79,7 @@ def _tables(records: Records, cases: Sequence[Case]) -> str:
 
 
 DEPTH_LAW = Experiment(
-    name="depth_law",
+    name="depth-law",
     about="The depth law of the Ln-norm against constant n and kernel norms: accuracy on all test images, %",
     cases=_cases,
     tables=_tables,

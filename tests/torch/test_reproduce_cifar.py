@@ -34,7 +34,7 @@ def test_settings_of_training_count_only_where_something_is_trained() -> None:
     assert digest(trained=()) == digest(trained=(), fit=short)
 
 
-@pytest.mark.parametrize("name", ["cifar", "depth_law"])
+@pytest.mark.parametrize("name", ["cifar", "depth-law"])
 def test_tables_show_what_was_recorded_and_nothing_else(name: str, tmp_path: Path) -> None:
     experiment = EXPERIMENTS[name]
     records, first = Records(tmp_path / "records.jsonl"), experiment.cases(False)[0]
