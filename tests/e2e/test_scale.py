@@ -35,7 +35,7 @@ import contextlib, os, signal, sys
 from edgeslim.cli import main
 from edgeslim.errors import TrainingError
 import edgeslim.trainer.fit as fit
-import edgeslim.trainer.schedules.iterative as iterative
+from edgeslim.trainer.schedules.scoring import Scoring
 
 fault, at = os.environ["FAULT"], os.environ["AT"]
 steps = 0
@@ -47,10 +47,8 @@ def die(optimizer, rate, set_rate=fit.set_rate):
         os.kill(os.getpid(), signal.SIGKILL)
     set_rate(optimizer, rate)
 
-def tampered(*given, present_scores=iterative.present_scores):
-    scores = present_scores(*given)
-    scores[:] = scores[::-1].copy()
-    return scores
+def tampered(*given, scores=Scoring.scores):
+    return scores(*given)[::-1].copy()
 
 def full(*given, **named):
     raise TrainingError("checkpoint could not be written: No space left on device", "free some space")
@@ -61,7 +59,7 @@ if os.environ["RANK"] == at:
     if fault == "die":
         fit.set_rate = die
     elif fault == "scores":
-        iterative.present_scores = tampered
+        Scoring.scores = tampered
     elif fault == "disk":
         fit.save_fit = full
 main()
@@ -86,7 +84,7 @@ def recipe_of(path: Path, batch: int, **sections: object) -> Path:
             "budget": {"name": "macs", "keep": 0.5},
             "width_multiple": 2,
             "min_width": 2,
-            "schedule": {"steps": 2, "between": fit},
+            "schedule": {"rounds": 2, "between": fit},
         },
         finetune={"fit": fit},
         **sections,

@@ -134,7 +134,7 @@ def test_coupled_channels_get_one_score(residual: PrunedModel, name: str) -> Non
     if name == "l1":
         layers = [residual.module.get_parameter(n).detach().abs() for n in ("a.0.weight", "b.0.weight")]
         parts = [w.double().mean((1, 2, 3)) for w in layers]
-        wanted = np.mean([(p / p.mean()).numpy() for p in parts], axis=0)
+        wanted = np.sum([(p / p.mean()).numpy() for p in parts], axis=0)
         np.testing.assert_allclose(scores, wanted, rtol=1e-6)
     assert scores.argmax() == STRONG
 
@@ -293,7 +293,7 @@ def test_the_mean_over_units_counts_what_was_seen(plain: PrunedModel, data: st.D
         st.lists(st.lists(st.tuples(st.sampled_from([*labels, foreign]), st.floats(0, 10)), max_size=6), max_size=4)
     )
     observed = [(np.array([r[0] for r in row], np.int64), np.array([r[1] for r in row], np.float64)) for row in rows]
-    seen = Pooling(normalisation="none").over_units(plain.channels, observed)
+    seen = Pooling(normalisation="none", reduction="mean").over_units(plain.channels, observed)
     for label, score in zip(labels, seen):
         own = [value for row in rows for key, value in row if key == label]
         assert score == (pytest.approx(sum(own) / len(own)) if own else math.inf)

@@ -55,7 +55,7 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     pruned.after_cut = lambda plan: check_same_plan(ranks, plan)
     scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
     check_penalties(pruned.module, scheduled)
-    if recipe.prune is not None:
+    if recipe.prune is not None and pruned.channels.families:
         check_budget(workspace, recipe.prune, pruned)
     for note in calibration_notes(recipe, workspace.kind.training_images):
         progress.note(note)
