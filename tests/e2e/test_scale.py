@@ -71,7 +71,7 @@ def fit_section(batch: int, **more: object) -> dict[str, object]:
     return {"steps": 4, "batch_size": batch, "evaluate_every": 2, "warmup_steps": 0, "optimizer": "sgd"} | more
 
 
-def recipe_of(path: Path, batch: int, **sections: object) -> Path:
+def recipe_of(path: Path, batch: int, schedule: dict[str, object] | None = None) -> Path:
     """The tiny recipe with scores and recovery from enough images to be shared out, and some augmentation."""
     fit = fit_section(batch)
     return write_recipe(
@@ -84,10 +84,9 @@ def recipe_of(path: Path, batch: int, **sections: object) -> Path:
             "budget": {"name": "macs", "keep": 0.5},
             "width_multiple": 2,
             "min_width": 2,
-            "schedule": {"rounds": 2, "between": fit},
+            "schedule": schedule or {"rounds": 2, "between": fit},
         },
         finetune={"fit": fit},
-        **sections,
     )
 
 
@@ -139,6 +138,29 @@ def test_two_processes_compute_what_one_does_with_their_batches(pair: Path, tmp_
     assert outcome["coverage"] == json.loads(alone.stdout)["coverage"]
     assert "2 processes (ddp): every batch is 2 times the recipe's" in outcome["notes"]
     assert "torchrun --standalone --nproc-per-node 2 -m edgeslim compress" in (pair / "run/report.html").read_text()
+
+
+def test_two_processes_cut_alike_while_they_train(tmp_path: Path) -> None:
+    """A gradual schedule: scores, cuts and mending within a training, then resumed from its checkpoint."""
+    for name, batch in (("one", 4), ("two", 2)):
+        recipe_of(tmp_path / f"{name}.yaml", batch, schedule={"name": "gradual", "cuts": 2})
+    alone = run(command_line(["compress", tmp_path / "one.yaml", "--out", tmp_path / "one", "--json"]))
+    assert alone.returncode == 0, alone.stderr
+    command = [*TWO, "-m", "edgeslim", "compress", tmp_path / "two.yaml", "--out", tmp_path / "two", "--devices", "2"]
+    pair = run([*command, "--json"])
+    assert pair.returncode == 0, pair.stderr
+    assert {"cut-1, mended", "cut-2, mended"} <= set(json.loads(pair.stdout)["stages"])
+    for stage in ("sparse", "final"):
+        one, two = (load_checkpoint(tmp_path / name / "stages" / stage) for name in ("one", "two"))
+        assert (one.key, one.step, one.plan) == (two.key, two.step, two.plan)
+        for name, tensor in one.model.items():
+            torch.testing.assert_close(two.model[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    again = run([*command, "--json"])
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["stages"] == json.loads(pair.stdout)["stages"]
+    refused = run([*command, "--strategy", "fsdp", "--set", "sparsify.regularizers=[]"])
+    assert refused.returncode != 0
+    assert "error: --strategy fsdp: a gradual schedule writes into whole kernels" in refused.stderr
 
 
 def test_what_two_have_trained_one_goes_on_with(run_of_pair: Path, tmp_path: Path) -> None:
