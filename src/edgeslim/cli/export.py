@@ -54,13 +54,7 @@ def run(
             raise typer.BadParameter("--dense, --archive and --no-simplify belong to a RUN, not to --onnx")
         _slim(run, bundle, ratio, target, calibration, width_multiple, min_share, json)
         return
-    if (
-        min_share is not None
-        or ratio is not None
-        or target is not None
-        or calibration is not None
-        or width_multiple != 1
-    ):
+    if width_multiple != 1 or any(option is not None for option in (ratio, target, min_share, calibration)):
         raise typer.BadParameter("--ratio, --target, --min-share, --calibration and --width-multiple need --onnx")
     from edgeslim.runtime import read_bundle
     from edgeslim.trainer.reexport import export_run
