@@ -59,8 +59,8 @@ def weights(seed: int = 0) -> dict[str, NDArray[np.float32]]:
 def block(arrays: dict[str, NDArray[np.float32]] | None = None) -> ir.Model:
     """A residual block between two convolutions."""
     proto = onnx.parser.parse_model(BLOCK)
-    for name, given in (arrays or weights()).items():
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(given, name))
+    for name, tensor in (arrays or weights()).items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(tensor, name))
     model = ir.from_proto(proto)
     common.ShapeInferencePass()(model)
     return model
