@@ -190,11 +190,11 @@ class SparsifySection(Section):
 
 
 class WeightsSection(Section):
-    """Pruning single weights, after the regularizers and before any channel goes."""
+    """Pruning single weights, after the regularizers and before any channel goes unless `order` says otherwise."""
 
     method: Literal["magnitude", "threshold", "2:4"] = "magnitude"
     fraction: Fraction | None = None
-    """magnitude: the share of all weights that goes."""
+    """magnitude: the share that goes of all weights, those of channels that are cut already not counted."""
     per_layer: bool = False
     """magnitude: the same share of every kernel instead of one order over all."""
     delta: NonNegativeFloat | None = None
@@ -235,8 +235,11 @@ class BenchSection(Section):
     """Stop sampling after this long, even if fewer samples were taken (never fewer than 20 a side)."""
 
 
+_SECTIONS: tuple[Literal["sparsify", "weights", "prune"], ...] = ("sparsify", "weights", "prune")
+
+
 class Recipe(Section):
-    """A whole run: data -> dense net -> sparse net -> single weights -> channels -> bundle -> benchmark."""
+    """A whole run: data -> dense net -> sparse net, single weights, channels, in `order` -> bundle -> benchmark."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -250,6 +253,9 @@ class Recipe(Section):
     weights: WeightsSection | None = None
     prune: PruneSection | None = None
     """Channels; where absent only those leave that pruned weights have killed."""
+    order: tuple[Literal["sparsify", "weights", "prune"], ...] = _SECTIONS
+    """In which these three are done, whichever the recipe has. What comes after a cut trains the narrow net, which is
+    faster, with the dense net as teacher where `finetune` has one."""
     finetune: FinetuneSection
     export: ExportSection = ExportSection()
     bench: BenchSection = BenchSection()
@@ -276,9 +282,17 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _names_every_section_once(self) -> Recipe:
+        if sorted(self.order) != sorted(_SECTIONS):
+            raise ValueError(f"order is {list(self.order)}: name each of {', '.join(_SECTIONS)} once, used or not")
+        return self
+
+    @model_validator(mode="after")
     def _cuts_while_it_trains(self) -> Recipe:
         schedule = None if self.prune is None else self.prune.schedule
         if isinstance(schedule, GradualSchedule):
+            if self.order != _SECTIONS:
+                raise ValueError("prune.schedule gradual cuts while sparsify trains: leave out order")
             if self.sparsify is None:
                 raise ValueError(
                     "prune.schedule gradual cuts while sparsify trains, and sparsify is missing: add it, with "

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,18 +84,8 @@ class Workspace:
     def key(self, stage: str) -> str:
         """Identifies a stage by all it depends on: net, data, seed, and its sections. SHA-256, hexadecimal."""
         recipe = self.whole_recipe
-        # A recipe without weight pruning has the keys that it had before there was any.
-        weights = () if recipe.weights is None else (recipe.weights,)
-        gradual = () if recipe.gradual is None else (recipe.gradual,)
-        pruned = (recipe.sparsify, *weights, recipe.prune, recipe.finetune)
-        later: Mapping[str, tuple[BaseModel | None, ...]] = {
-            "dense": (),
-            "sparse": (recipe.sparsify, *gradual),
-            "weights": (recipe.sparsify, *weights),
-        }
         model = recipe.model.model_copy(update={"weights": None})  # what counts is what they are, not where
-        own = later.get(stage.partition("-")[0], pruned)  # weights-1 depends on what weights does
-        parts = (model, recipe.data, recipe.augment, recipe.loss, recipe.train, *own)
+        parts = (model, recipe.data, recipe.augment, recipe.loss, recipe.train, *_sections_until(stage, recipe))
         text = "\n".join(
             [
                 str(recipe.seed),
@@ -114,6 +103,20 @@ class Workspace:
         """
         images = torch.stack([self.task.draws[i][0] for i in range(count)])
         return np.asarray(normalized(images.float() / 255, self.image).numpy(), np.float32)
+
+
+def _sections_until(stage: str, recipe: Recipe) -> list[BaseModel | None]:
+    """The sections behind the dense net that a stage depends on; weights-1 depends on what weights does."""
+    kind = stage.partition("-")[0]
+    if kind == "dense":
+        return []
+    own = {"sparse": "sparsify", "weights": "weights", "round": "prune"}.get(kind, recipe.order[-1])
+    past = recipe.order[: recipe.order.index(own) + 1]
+    # A recipe without weight pruning has the keys that it had before there was any.
+    found = [getattr(recipe, name) for name in past if name != "weights" or recipe.weights is not None]
+    if "prune" in past:  # the dense net teaches what has been cut
+        return [*found, recipe.finetune]
+    return [*found, recipe.gradual] if kind == "sparse" and recipe.gradual is not None else found
 
 
 def calibration_notes(recipe: Recipe, images: int) -> tuple[str, ...]:

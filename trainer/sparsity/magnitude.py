@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgeslim.errors import ConfigError
 
-from .kernels import Kernel, find_kernels
+from .kernels import Kernel, Kernels, find_kernels
 from .pattern import Pattern
 
 
@@ -27,9 +27,13 @@ def magnitude_pattern(module: nn.Module, fraction: float, *, per_layer: bool = F
     `module` is not changed. Raises ConfigError for a fraction out of range and for kernels that are not finite.
     Source: the global order as in Han et al. 2015; the rule of Oliveira et al. 2024 is not known.
     """
+    return choose_magnitude(find_kernels(module), fraction, per_layer=per_layer)
+
+
+def choose_magnitude(kernels: Kernels, fraction: float, *, per_layer: bool = False) -> Pattern:
+    """The same for kernels by themselves."""
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0.0 <= fraction <= 1.0:
         raise ConfigError(f"fraction is {fraction!r}; it must lie between 0 and 1", "0.9 prunes nine weights of ten")
-    kernels = find_kernels(module)
     if not kernels.found:
         return Pattern(keep={}, notes=(*kernels.notes, "there is no kernel to prune"))
     notes = list(kernels.notes)

@@ -14,12 +14,10 @@ Source: Mishra et al. 2021, arXiv 2104.08378, for the format; the two larger mag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from .kernels import Kernel, find_kernels
+from .kernels import Kernel, Kernels, find_kernels
 from .pattern import Pattern
 
 
@@ -28,17 +26,14 @@ def two_of_four_pattern(module: nn.Module) -> Pattern:
 
     module: any, its kernels float and finite. It is not changed. Raises ConfigError for kernels that are not finite.
     """
-    kernels = find_kernels(module)
-    pattern = choose_two_of_four(kernels.found)
-    none = () if kernels.found else ("there is no kernel to prune",)
-    return Pattern(keep=pattern.keep, notes=(*kernels.notes, *pattern.notes, *none))
+    return choose_two_of_four(find_kernels(module))
 
 
-def choose_two_of_four(kernels: Sequence[Kernel]) -> Pattern:
+def choose_two_of_four(kernels: Kernels) -> Pattern:
     """The same for kernels by themselves."""
     keep: dict[str, Tensor] = {}
-    notes = []
-    for kernel in kernels:
+    notes = [*kernels.notes, *([] if kernels.found else ["there is no kernel to prune"])]
+    for kernel in kernels.found:
         reason = _unfit(kernel)
         if reason is None:
             keep[kernel.name] = _larger_two(kernel.weight.detach().cpu())

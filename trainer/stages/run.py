@@ -8,13 +8,13 @@
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
 
-From then on pruned weights stay zero to the end. From the first cut on it is the compact module that trains, which is
-exact and takes a fraction of the time. A net that hard-codes its widths trains masked instead, and that is said.
+`order` in a recipe may have sparse, weights and the rounds in another one. Pruned weights stay zero to the end. From
+the first cut on it is the compact module that trains, which is exact and takes a fraction of the time. A net that
+hard-codes its widths trains masked instead, and that is said.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ from ..pruned import PrunedModel
 from ..ranks.agree import check_same_plan
 from ..ranks.sharded import check_recipe
 from ..regularizers import check_penalties, schedule
-from ..task import Numbers
+from ..task import NO_TERMS, Numbers
 from ..workspace import Workspace, calibration_notes
 from .channels import finetune, prune_channels, teacher_of
 from .dense import train_dense
@@ -65,22 +65,21 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     if not pruned.channels.families and recipe.weights is None:
         progress.note(f"nothing to prune: {pruned.coverage.summary}; the dense net is exported")
         return Trained(dense=dense, pruned=pruned, scores=scores)
-    module = copy.deepcopy(dense)
-    if recipe.sparsify is not None:
-        scores |= train_sparse(workspace, pruned, module, recipe.sparsify, scheduled, progress)
-    held = None
-    if recipe.weights is not None:
-        held, found = prune_weights(workspace, module, recipe.weights, progress)
-        scores |= found
-        pruned.load_dense_state(module.state_dict())
-        if not pruned.channels.families:
-            progress.note(f"no channel can be pruned: {pruned.coverage.summary}")
-            return Trained(dense=dense, pruned=pruned, scores=scores)
-        held = cut_dead_filters(workspace, pruned, held, progress)
-    terms = teacher_of(workspace, dense)
-    if recipe.prune is not None and recipe.gradual is None:
-        scores |= prune_channels(workspace, pruned, recipe.prune, terms, held, progress)
-        if held is not None:
+    teacher, held = teacher_of(workspace, dense), None
+    for section in recipe.order:
+        terms = teacher if pruned.cut else NO_TERMS
+        if section == "sparsify" and recipe.sparsify is not None:
+            scores |= train_sparse(workspace, pruned, recipe.sparsify, scheduled, terms, held, progress)
+        if section == "weights" and recipe.weights is not None:
+            held, found = prune_weights(workspace, pruned, recipe.weights, terms, progress)
+            scores |= found
+        if section == "prune" and recipe.prune is not None and recipe.gradual is None and pruned.channels.families:
+            scores |= prune_channels(workspace, pruned, recipe.prune, teacher, held, progress)
+        may_have_killed = section != "sparsify" and getattr(recipe, section) is not None
+        if held is not None and may_have_killed and pruned.channels.families:
             held = cut_dead_filters(workspace, pruned, held, progress)
-    scores |= finetune(workspace, pruned, terms, held, progress)
+    if not pruned.channels.families:
+        progress.note(f"no channel can be pruned: {pruned.coverage.summary}")
+        return Trained(dense=dense, pruned=pruned, scores=scores)
+    scores |= finetune(workspace, pruned, teacher, held, progress)
     return Trained(dense=dense, pruned=pruned, scores=scores)

@@ -5,22 +5,22 @@ Under a gradual schedule channels leave meanwhile, and what comes out has the bu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-
-from torch import nn
 
 from ..progress import Progress
 from ..pruned import PrunedModel
-from ..recipe import SparsifySection
+from ..recipe import PruneSection, SparsifySection
 from ..recipe_gradual import GradualSchedule
 from ..regularizers import Scheduled, penalties
 from ..schedules import GradualCuts, build_gradual
-from ..task import Numbers
+from ..sparsity.held import HeldPattern
+from ..task import Numbers, Term
 from ..workspace import Workspace
 from .mending import mend, unkept_note
 from .scoring import budget_of, scoring_of
-from .training import train_stage
+from .training import form_of, train_form, train_stage
 
 SPARSE = "sparse"
 
@@ -28,25 +28,47 @@ SPARSE = "sparse"
 def train_sparse(
     workspace: Workspace,
     net: PrunedModel,
-    module: nn.Module,
     section: SparsifySection,
     scheduled: Sequence[Scheduled],
+    terms: Mapping[str, Term],
+    held: HeldPattern | None,
     progress: Progress,
 ) -> dict[str, Numbers]:
-    """Train `module` in place, and let `net` have its weights, and its plan where the schedule is gradual.
+    """Train `net` under the regularizers, and cut it meanwhile where the recipe's schedule is gradual.
 
-    scheduled: the regularizers of `section`. Returns what the stage, and each cut in it, did to the scores.
+    scheduled: the regularizers of `section`.  terms: of the loss beside theirs.  held: the single weights that stay
+    pruned. Returns what the stage, and each cut in it, did to the scores.
     """
-    prune = workspace.recipe.prune
-    schedule = None if prune is None else prune.schedule
-    with penalties(module, scheduled, section.fit.steps) as ours:
-        if prune is None or not isinstance(schedule, GradualSchedule) or not net.channels.families:
-            result = train_stage(
-                workspace, module, section.fit, SPARSE, progress, terms=ours.terms, after_step=ours.after_step
+    prune = workspace.recipe.gradual
+    if prune is not None and isinstance(prune.schedule, GradualSchedule) and net.channels.families:
+        return _cut_meanwhile(workspace, net, section, scheduled, prune, prune.schedule, progress)
+    form = form_of(workspace, net, SPARSE, progress, held)
+    with penalties(form.module, scheduled, section.fit.steps) as ours:
+        return {
+            SPARSE: train_form(
+                workspace,
+                net,
+                form,
+                section.fit,
+                SPARSE,
+                progress,
+                terms={**terms, **ours.terms},
+                after_step=ours.after_step,
             )
-            net.load_dense_state(module.state_dict())
-            return {SPARSE: result.scores}
-        recovery = prune.recovery
+        }
+
+
+def _cut_meanwhile(
+    workspace: Workspace,
+    net: PrunedModel,
+    section: SparsifySection,
+    scheduled: Sequence[Scheduled],
+    prune: PruneSection,
+    schedule: GradualSchedule,
+    progress: Progress,
+) -> dict[str, Numbers]:
+    module, recovery = copy.deepcopy(net.module), prune.recovery
+    with penalties(module, scheduled, section.fit.steps) as ours:
         cuts = GradualCuts(
             net,
             build_gradual(schedule, section.fit.steps),

@@ -7,6 +7,7 @@ widths trains masked instead, and that is said.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -20,7 +21,7 @@ from ..ranks.sharded import check_masked
 from ..recipe import FitSection
 from ..sparsity import Pattern, apply_pattern, holding
 from ..sparsity.held import HeldPattern
-from ..task import NO_TERMS, AfterStep, Cutter, Term
+from ..task import NO_TERMS, AfterStep, Cutter, Numbers, Term
 from ..workspace import Workspace
 
 
@@ -65,6 +66,56 @@ def train_stage(
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The module that is trained for a net, the single weights that stay in it, and what must follow every step."""
+
+    module: nn.Module
+    pattern: Pattern | None = None
+    after_step: Sequence[AfterStep] = ()
+
+
+def form_of(
+    workspace: Workspace, net: PrunedModel, stage: str, progress: Progress, held: HeldPattern | None = None
+) -> Form:
+    """The compact module of a net that has been cut, or the masked one where the class cannot be shrunk."""
+    module, after_step = net.module, list[AfterStep]()
+    if net.cut:
+        try:
+            module = net.compact()
+        except UnsupportedGraphError as error:
+            check_masked(stage, workspace.ranks, error.message)
+            progress.note(f"{stage} trains masked: {error.message}")
+            after_step.append(lambda _: net.hold_masks())
+    return Form(module=module, pattern=None if held is None else held.on(net, module), after_step=after_step)
+
+
+def train_form(
+    workspace: Workspace,
+    net: PrunedModel,
+    form: Form,
+    section: FitSection,
+    stage: str,
+    progress: Progress,
+    *,
+    terms: Mapping[str, Term] = NO_TERMS,
+    after_step: Sequence[AfterStep] = (),
+) -> Numbers:
+    """Train a form of `net`, which has the new weights then. Returns its scores."""
+    result = train_stage(
+        workspace,
+        form.module,
+        section,
+        stage,
+        progress,
+        terms=terms,
+        after_step=[*form.after_step, *after_step],
+        plan=net.plan if net.cut else None,
+        pattern=form.pattern,
+    )
+    return result.scores
+
+
 def train_pruned(
     workspace: Workspace,
     net: PrunedModel,
@@ -74,27 +125,7 @@ def train_pruned(
     *,
     terms: Mapping[str, Term] = NO_TERMS,
     held: HeldPattern | None = None,
-) -> Mapping[str, float]:
-    """Train the compact net, or the masked one where the class cannot be shrunk. Returns its scores."""
-    after_step: list[AfterStep] = []
-    pattern = None
-    try:
-        module = net.compact()
-        pattern = None if held is None else held.on_compact(net)
-    except UnsupportedGraphError as error:
-        check_masked(stage, workspace.ranks, error.message)
-        progress.note(f"{stage} trains masked: {error.message}")
-        module, after_step = net.module, [lambda _: net.hold_masks()]
-        pattern = None if held is None else held.on_masked(net)
-    result = train_stage(
-        workspace,
-        module,
-        section,
-        stage,
-        progress,
-        terms=terms,
-        after_step=after_step,
-        plan=net.plan,
-        pattern=pattern,
-    )
-    return result.scores
+) -> Numbers:
+    """Train `net` in the form that suits it. Returns its scores."""
+    form = form_of(workspace, net, stage, progress, held)
+    return train_form(workspace, net, form, section, stage, progress, terms=terms)

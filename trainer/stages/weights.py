@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from torch import nn
 
 from ..progress import Progress
@@ -11,27 +14,32 @@ from ..schedules import Iterative
 from ..sparsity import apply_pattern
 from ..sparsity.dead import cut_dead
 from ..sparsity.held import STAGE, HeldPattern, choose_pattern
-from ..task import Numbers
+from ..task import Numbers, Term
 from ..workspace import Workspace
 from .scoring import limits_of
-from .training import train_stage
+from .training import form_of, train_form
 
 
 def prune_weights(
-    workspace: Workspace, module: nn.Module, section: WeightsSection, progress: Progress
+    workspace: Workspace, net: PrunedModel, section: WeightsSection, terms: Mapping[str, Term], progress: Progress
 ) -> tuple[HeldPattern, dict[str, Numbers]]:
-    """Choose, hold and train, round by round, in place. Returns the last pattern, and what every round scored."""
+    """Choose, hold and train, round by round. Returns the last pattern, and what every round scored.
+
+    terms: of the loss in these trainings.
+    """
     schedule = section.schedule or IterativeSchedule(rounds=1)
     rounds = Iterative(rounds=schedule.rounds, law=schedule.law, power=schedule.power)
     scores = dict[str, Numbers]()
     for number in range(1, schedule.rounds + 1):
         last = number == schedule.rounds
         stage, fit_section = (STAGE, section.finetune) if last else (f"{STAGE}-{number}", schedule.between)
-        held = _choose(workspace, module, section, progress, stage, rounds.share(number))
-        apply_pattern(module, held.pattern)
-        scores[f"{stage}, just pruned"] = workspace.task.evaluate(module)
+        form = form_of(workspace, net, stage, progress)
+        held = _choose(workspace, net, form.module, section, progress, stage, rounds.share(number))
+        form = replace(form, pattern=(pattern := held.on(net, form.module)))
+        apply_pattern(form.module, pattern)
+        scores[f"{stage}, just pruned"] = workspace.task.evaluate(form.module)
         if fit_section is not None:
-            scores[stage] = train_stage(workspace, module, fit_section, stage, progress, pattern=held.pattern).scores
+            scores[stage] = train_form(workspace, net, form, fit_section, stage, progress, terms=terms)
     return held, scores
 
 
@@ -45,7 +53,13 @@ def cut_dead_filters(workspace: Workspace, net: PrunedModel, held: HeldPattern, 
 
 
 def _choose(
-    workspace: Workspace, module: nn.Module, section: WeightsSection, progress: Progress, stage: str, share: float
+    workspace: Workspace,
+    net: PrunedModel,
+    module: nn.Module,
+    section: WeightsSection,
+    progress: Progress,
+    stage: str,
+    share: float,
 ) -> HeldPattern:
     """The first rank's choice, for all."""
-    return workspace.ranks.from_first(lambda: choose_pattern(workspace, module, section, progress, stage, share))
+    return workspace.ranks.from_first(lambda: choose_pattern(workspace, net, module, section, progress, stage, share))

@@ -1,0 +1,180 @@
+"""The order of a recipe's sections: what is done when, what trains narrow, and what comes out."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgeslim.errors import ConfigError
+from edgeslim.runtime import read_bundle
+from edgeslim.trainer.checkpoint import load_checkpoint
+from edgeslim.trainer.compress import export_net
+from edgeslim.trainer.progress import Silent
+from edgeslim.trainer.recipe import Recipe
+from edgeslim.trainer.stages import train_and_prune
+
+from . import nets
+from .runs import Interrupted, content
+from .test_sparsity_stages import METHODS, STEP, StopIn, export_run_of, opened, zeros
+from .test_sparsity_stages import recipe as made
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SECTIONS = ("sparsify", "weights", "prune")
+STAGES = {"sparsify": ["sparse"], "weights": ["weights"], "prune": ["round-1"]}
+CHANNELS_FIRST = ["prune", "sparsify", "weights"]
+
+
+def recipe(order: list[str], method: str = "magnitude", **more: Any) -> Recipe:
+    return made(METHODS[method], order=order, **more)
+
+
+def size(stage: Path) -> int:
+    """How many numbers a stage has trained."""
+    return sum(tensor.numel() for tensor in load_checkpoint(stage).model.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [list(order) for order in itertools.permutations(SECTIONS)], ids="-".join)
+def test_sections_are_done_in_the_order_asked_for(tmp_path: Path, order: list[str]) -> None:
+    workspace, progress = opened(tmp_path / "run", recipe(order)), Silent()
+    trained = train_and_prune(workspace, progress)
+    stages = [stage for section in order for stage in STAGES[section]]
+    assert [name for name in trained.scores if name in stages] == stages
+    dense, narrow = size(workspace.stage("dense")), size(workspace.stage("final"))
+    assert narrow < dense
+    for section in order[: order.index("prune")]:
+        if section == "sparsify" and "weights" not in order[: order.index("sparsify")]:
+            assert size(workspace.stage("sparse")) == dense
+    for section in order[order.index("prune") + 1 :]:
+        assert size(workspace.stage(STAGES[section][0])) < dense
+    assert zeros(workspace.stage("final"))
+    bundle = read_bundle(export_net(workspace, trained.pruned, "compact", progress))
+    sizes = bundle.manifest.sizes
+    assert sizes.weights and sizes.nonzero_weights is not None
+    # what prune takes along after the weights have gone can be any of them
+    assert sizes.nonzero_weights < 0.5 * sizes.weights
+    assert read_bundle(export_run_of(workspace, tmp_path / "run")).model == bundle.model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_channels_first_counts_the_weights_that_are_left(tmp_path: Path, method: str) -> None:
+    workspace, progress = opened(tmp_path / "run", recipe(CHANNELS_FIRST, method)), Silent()
+    trained = train_and_prune(workspace, progress)
+    gone = zeros(workspace.stage("weights"))
+    left = load_checkpoint(workspace.stage("weights")).model
+    assert all(flags.shape == left[name].shape for name, flags in gone.items())
+    if method == "magnitude":
+        weights = sum(flags.numel() for flags in gone.values())
+        assert sum(int(flags.sum()) for flags in gone.values()) == round(0.85 * weights)
+        assert weights < sum(t.numel() for t in workspace.module.state_dict().values() if t.ndim == 4)
+    assert any("weights pruned (" in note for note in progress.notes)
+    bundle = read_bundle(export_net(workspace, trained.pruned, "compact", progress))
+    assert bundle.manifest.certificate is not None and bundle.manifest.certificate.passed
+
+
+@pytest.mark.slow
+def test_what_was_cut_before_is_mended_and_taught(tmp_path: Path) -> None:
+    workspace, progress = opened(tmp_path / "run", recipe(CHANNELS_FIRST)), Terms()
+    scores = train_and_prune(workspace, progress).scores
+    assert "pruned, mended" in scores
+    assert {stage for stage, names in progress.terms.items() if "teacher" in names} == {
+        "round-1", "sparse", "weights", "final",
+    }  # fmt: skip
+    assert "l0" in progress.terms["sparse"]
+
+
+class Terms(Silent):
+    """Which terms of the loss every stage reports."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.terms = "", dict[str, set[str]]()
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        self.now = name
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        self.terms.setdefault(self.now, set()).update(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["magnitude", "threshold"])
+def test_a_run_in_another_order_is_resumed_bit_for_bit(tmp_path: Path, method: str) -> None:
+    wanted = recipe(CHANNELS_FIRST, method)
+    whole = train_and_prune(opened(tmp_path / "whole", wanted), Silent())
+    stages = ("round-1", "sparse", "weights", "final")
+    for stage in stages:
+        with pytest.raises(Interrupted):
+            train_and_prune(opened(tmp_path / "stopped", wanted), StopIn(stage, 3))
+    resumed = train_and_prune(opened(tmp_path / "stopped", wanted), Silent())
+    for stage in stages:
+        assert content(tmp_path / "stopped/stages" / stage) == content(tmp_path / "whole/stages" / stage), stage
+    assert resumed.scores == whole.scores
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_net_that_trains_masked_has_its_channels_cut_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    shutil.copy(nets.__file__, tmp_path / "masked_first_nets.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = made(METHODS[method], {"name": "masked_first_nets:HardCoded"}, order=CHANNELS_FIRST)
+    workspace, progress = opened(tmp_path / "run", wanted), Silent()
+    trained = train_and_prune(workspace, progress)
+    assert any(note.startswith("sparse trains masked") for note in progress.notes)
+    for name, axes in trained.pruned.plan.initializers.items():
+        weight = load_checkpoint(workspace.stage("final")).model.get(name)
+        for axis in axes if weight is not None else ():
+            if axis.masked:
+                assert not bool(weight.index_select(axis.axis, torch.tensor(axis.cut)).any()), name
+    if method == "magnitude":
+        note = next(note for note in progress.notes if note.startswith("weights:") and "pruned (" in note)
+        assert "85.0%" in note and "HardCoded" not in note
+    bundle = read_bundle(export_net(workspace, trained.pruned, "compact", progress))
+    sizes = bundle.manifest.sizes
+    assert sizes.weights and sizes.nonzero_weights is not None and sizes.nonzero_weights < sizes.weights
+
+
+def test_a_stage_depends_on_what_was_done_before_it(tmp_path: Path) -> None:
+    usual, first = opened(tmp_path, recipe(list(SECTIONS))), opened(tmp_path, recipe(CHANNELS_FIRST))
+    other = opened(tmp_path, recipe(CHANNELS_FIRST, finetune={"fit": {**STEP, "lr": 0.5}}))
+    plain = opened(tmp_path, made(METHODS["magnitude"]))
+    stages = ("dense", "sparse", "weights", "round-1", "final")
+    assert all(plain.key(s) == usual.key(s) for s in stages)
+    assert [usual.key(s) == first.key(s) for s in stages] == [True, False, False, False, False]
+    assert [other.key(s) == first.key(s) for s in stages] == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "order", [["prune", "weights"], ["prune", "prune", "weights"], ["prune", "sparsify", "weights", "prune"], []]
+)
+def test_an_order_names_every_section_once(order: list[str]) -> None:
+    with pytest.raises(ConfigError, match="name each of sparsify, weights, prune once"):
+        recipe(order)
+
+
+def test_an_order_of_unknown_sections() -> None:
+    with pytest.raises(ConfigError, match=r"order\.0: .*'sparsify', 'weights' or 'prune'"):
+        recipe(["train", "sparsify", "weights"])
+
+
+def test_a_gradual_schedule_has_its_place_already() -> None:
+    with pytest.raises(ConfigError, match="gradual cuts while sparsify trains: leave out order"):
+        made(
+            None,
+            order=CHANNELS_FIRST,
+            prune={
+                "criterion": {"name": "l1"},
+                "budget": {"name": "ratio", "ratio": 0.5},
+                "schedule": {"name": "gradual"},
+            },
+        )
