@@ -100,8 +100,8 @@ def _calibration(
     if not isinstance(calibration, Iterable):
         raise ConfigError(f"calibration is a {type(calibration).__name__}", "give batches of images, tensors")
     batches = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
-    if not batches:
-        raise ConfigError("calibration is empty", "give at least one batch of images")
+    if not sum(_count(batch) for batch in batches):
+        raise ConfigError("calibration is empty", "give at least one image")
     if loss is None:
         return _images(batches, example), NO_LESSON
     for number, batch in enumerate(batches):
@@ -119,6 +119,12 @@ def _calibration(
             f"targets of calibration do not fit together: {first_line(error)}", "give targets of one shape and dtype"
         ) from error
     return _images([images for images, _ in batches], example), Lesson(loss=loss, targets=targets)
+
+
+def _count(batch: object) -> int:
+    """How many images a batch holds, by itself or as the first of a pair; 1 for what is said to be no batch later."""
+    images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    return len(images) if isinstance(images, torch.Tensor) and images.ndim else 1
 
 
 def _images(batches: Sequence[torch.Tensor], example: torch.Tensor) -> NDArray[np.float32]:

@@ -188,6 +188,16 @@ class SparsifySection(Section):
     regularizers: tuple[RegularizerSpec, ...] = (L0Regularizer(name="l0"),)
     """Their penalties add up; an empty list trains without any."""
 
+    @model_validator(mode="after")
+    def _all_act(self) -> SparsifySection:
+        for number, section in enumerate(self.regularizers):
+            if section.warmup_steps >= self.fit.steps:
+                raise ValueError(
+                    f"regularizers.{number} ({section.name}) has {section.warmup_steps} warmup_steps, and fit has "
+                    f"{self.fit.steps} steps: it would never act"
+                )
+        return self
+
 
 class WeightsSection(Section):
     """Pruning single weights, after the regularizers and before any channel goes unless `order` says otherwise."""

@@ -37,6 +37,8 @@ class DataSection(Section):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != self.channels:
                 raise ValueError(f"{name} has {len(values)} numbers, the images have {self.channels} channels")
+            if values is not None and max(map(abs, values)) > 1.0:
+                raise ValueError(f"{name} is of pixels scaled to [0, 1], {max(values, key=abs)} is not: divide by 255")
         return self
 
 

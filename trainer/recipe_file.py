@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import types
 import typing
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -49,8 +50,30 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
         raise ConfigError(f"{where}: " + "; ".join(lines), "correct the keys named above") from error
 
 
+class _GivenTwice(ValueError):
+    """A key that stands twice in one mapping."""
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-3` as text and the key `on` as true; recipes mean the number and the name."""
+    """YAML 1.1 reads `1e-3` as text and the key `on` as true; recipes mean the number and the name.
+
+    Of a key that is there twice PyYAML takes the last without a word; here it is a mistake. What `<<` merges in may be
+    overridden.
+    """
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise _GivenTwice(f"{key.value} is given twice, in line {lines[key.value]} and in line {line}")
+                lines[key.value] = line
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         self.flatten_mapping(node)
@@ -68,6 +91,8 @@ _Loader.add_implicit_resolver(
 def _parse_yaml(text: str, where: str) -> object:
     try:
         return _plain(yaml.load(text, Loader=_Loader))
+    except _GivenTwice as error:
+        raise ConfigError(f"{where}: {error}", "keep one of them") from error
     except (yaml.YAMLError, RecursionError) as error:  # an anchor may contain itself
         raise ConfigError(f"{where} is not YAML: {error}", "check indentation and quotes") from error
 
@@ -127,6 +152,8 @@ def _yaml_path(loc: Sequence[str | int]) -> str:
         if chosen is not None:
             kind = chosen
             continue
+        if isinstance(part, str) and typing.get_origin(_bare(kind)) in (typing.Union, types.UnionType):
+            break  # which form of a value was tried: nothing that stands in the file
         parts.append(str(part))
         kind = _inside(kind, part)
     return ".".join(parts)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import pickle
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def _from_torch(path: Path) -> dict[str, Tensor]:
         content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"weights {path} hold more than tensors, or are no PyTorch file: {first_line(error)}",
+            f"weights {path} hold more than tensors{_named_global(error)}, or are no PyTorch file",
             "edgeslim runs nothing from a file: save net.state_dict() where you trust it, best as safetensors",
         ) from error
     except Exception as error:  # a damaged archive fails in any way
@@ -96,6 +97,12 @@ def _from_torch(path: Path) -> dict[str, Tensor]:
             f"weights {path} cannot be read: {type(error).__name__}: {first_line(error)}", "copy the file again"
         ) from error
     return _tensors(content)
+
+
+def _named_global(error: Exception) -> str:
+    """What a file wanted to be built of, by torch's message, whose advice is to run it."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f" ({found[1]})" if found else ""
 
 
 def _tensors(content: object) -> dict[str, Tensor]:

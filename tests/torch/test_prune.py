@@ -55,6 +55,12 @@ def plain() -> nn.Module:
         ({"ratio": 0.5, "criterion": "l3"}, "criterion 'l3' is unknown"),
         ({"ratio": 0.5, "criterion": "ln_norm"}, "criterion ln_norm looks at feature maps"),
         ({"ratio": 0.5, "calibration": []}, "calibration is empty"),
+        ({"ratio": 0.5, "calibration": [EXAMPLE[:0]]}, "calibration is empty"),
+        ({"ratio": 0.5, "calibration": [EXAMPLE[:0]], "criterion": "ln_norm", "recovery": []}, "calibration is empty"),
+        (
+            {"ratio": 0.5, "calibration": [(EXAMPLE[:0], EXAMPLE[:0])], "loss": torch.nn.functional.mse_loss},
+            "calibration is empty",
+        ),
         ({"ratio": 0.5, "calibration": 5}, "calibration is a int"),
         ({"ratio": 0.5, "calibration": [EXAMPLE * math.nan]}, "calibration batch 0 holds numbers that are not finite"),
         ({"ratio": 0.5, "criterion": ["l1"]}, r"criterion \['l1'\] is unknown"),

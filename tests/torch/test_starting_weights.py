@@ -147,7 +147,10 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     attack = Opener(tmp_path / "opened")
     for content in (attack, {"state_dict": net().state_dict(), "args": attack}, net()):
         torch.save(content, tmp_path / "net.pt")
-        assert "hold more than tensors" in refused(tmp_path / "net.pt")
+        said = refused(tmp_path / "net.pt")
+        assert "hold more than tensors" in said
+        assert "arbitrary code" not in said and "\x1b" not in said  # torch's own words, and its advice to run it
+    assert "(torch.nn.modules.container.Sequential)" in said
     assert not attack.path.exists()
 
 

@@ -291,6 +291,16 @@ def test_limits_are_given_in_channels(each: int, units: tuple[int, int]) -> None
     assert limits.multiple * each % 8 == 0 and limits.minimum * each >= 16
 
 
+@given(SCORES, st.floats(0.0, 5.0))
+def test_scores_below_zero_choose_as_the_same_scores_lifted(scores: NDArray[np.float64], depth: float) -> None:
+    """A loss below zero, per MAC, would be the smaller the fewer MACs it saves."""
+    channels = net()
+    costs = layer_costs(channels.model, IMAGE)
+    budget = Macs(keep=0.5, costs=costs, limits=WidthLimits(multiple=1, minimum=1))
+    lifted = scores - scores.min()
+    assert budget.select(channels, lifted - depth) == budget.select(channels, (lifted - depth) + depth)
+
+
 def test_a_budget_out_of_reach_says_what_can_be_reached() -> None:
     channels = net()
     costs = layer_costs(channels.model, IMAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,9 @@ def test_chase_that_is_not_whole(tmp_path: Path) -> None:
         build("chase-db1", tmp_path)
     for path in tmp_path.glob("*2ndHO*"):
         path.unlink()
+    (tmp_path / "Image_02R_1stHO.png").unlink()
+    with pytest.raises(DataError, match=rf"^{re.escape(str(tmp_path))}: 10 images and 9 masks do not pair"):
+        build("chase-db1", tmp_path, train=8)
     with pytest.raises(DataError, match=r"has no pictures Image_01L_2ndHO\.png"):
         build("chase-db1", tmp_path, observer="2ndHO")
     for path in tmp_path.glob("*.jpg"):
@@ -163,6 +167,10 @@ def test_camvid_that_is_not_whole(tmp_path: Path) -> None:
     (tmp_path / "b" / "valannot" / "val1.png").unlink()
     with pytest.raises(DataError, match=r"2 images and 1 masks do not pair: 1 images without mask: val1\.png"):
         build("camvid", tmp_path / "b")
+    write_camvid(tmp_path / "c", highest=0)
+    with pytest.raises(DataError, match="only class 'sky' is labelled in all 4 training masks") as caught:
+        build("camvid", tmp_path / "c")
+    assert "data.mask" not in caught.value.hint  # an option that this set has not
 
 
 def test_the_real_camvid(shared_data: Path) -> None:

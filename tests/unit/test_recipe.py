@@ -87,6 +87,13 @@ def test_minimal_recipe_and_defaults(tmp_path: Path) -> None:
         ("data.name", "minst", "recipe: data.name: 'minst' is not one of 'vessels', 'stare', 'chase-db1', 'drive', "),
         ("data.mean", [0.5], "recipe: data: mean has 1 numbers, the images have 3 channels"),
         ("data", {"name": "mnist", "root": "x", "std": [1.0, 1.0, 1.0]}, "data: std has 3 numbers, the images have 1"),
+        ("data.mean", [123.7, 116.3, 103.5], "recipe: data: mean is of pixels scaled to [0, 1], 123.7 is not"),
+        ("data.std", [58.4, 57.1, 57.4], "recipe: data: std is of pixels scaled to [0, 1], 58.4 is not"),
+        (
+            "sparsify",
+            {"fit": {"steps": 3}, "regularizers": [{"name": "l2"}, {"name": "l1", "warmup_steps": 3}]},
+            "recipe: sparsify: regularizers.1 (l1) has 3 warmup_steps, and fit has 3 steps: it would never act",
+        ),
         ("augment.padding", 4, "recipe: augment.padding is for classification, and vessels has masks"),
         ("train", None, "recipe: train is missing, and so is model.weights"),
         ("train", ..., "recipe: train is missing, and so is model.weights"),
@@ -248,6 +255,33 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, expected: str) -> N
     with pytest.raises(ConfigError, match=expected) as caught:
         load_recipe(path)
     assert "r.yaml" in caught.value.message and caught.value.hint
+
+
+def test_a_key_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml")
+    path.write_text(path.read_text() + "seed: 3\n" + "seed: 4\n", encoding="utf-8")
+    lines = len(path.read_text().splitlines())
+    with pytest.raises(ConfigError, match=f"seed is given twice, in line {lines - 1} and in line {lines}") as caught:
+        load_recipe(path)
+    assert "r.yaml" in caught.value.message and caught.value.hint
+    with pytest.raises(ConfigError, match=r"override 'train=.*: lr is given twice"):
+        load_recipe(write(path), ["train={steps: 10, lr: 1, lr: 2}"])
+
+
+def test_what_an_anchor_brings_may_be_overridden(tmp_path: Path) -> None:
+    fit = "{<<: &all {<<: &few {steps: 4, lr: 1.0}, lr: 2.0}, steps: 9}"
+    path = write(tmp_path / "r.yaml", {key: value for key, value in MINIMAL.items() if key != "train"})
+    path.write_text(path.read_text() + f"train: {fit}\nsparsify: {{fit: *all}}\n", encoding="utf-8")
+    recipe = load_recipe(path)
+    assert recipe.train is not None and (recipe.train.steps, recipe.train.lr) == (9, 2.0)
+    assert recipe.sparsify is not None and (recipe.sparsify.fit.steps, recipe.sparsify.fit.lr) == (4, 2.0)
+
+
+def test_a_value_of_several_forms_has_the_path_of_the_file() -> None:
+    said = message(changed("prune.criterion", {"name": "ln_norm", "n": 0.5}))
+    assert "prune.criterion.n: input should be 'depth', 'stages' or 'inf' (got 0.5)" in said
+    assert "prune.criterion.n: input should be greater than or equal to 1 (got 0.5)" in said
+    assert "literal" not in said
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

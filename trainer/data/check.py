@@ -73,9 +73,12 @@ def none_usable(count: int, first: str) -> DataError:
     )
 
 
-def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) -> tuple[str, ...]:
+def check_labels(
+    checked: Checked, classes: Sequence[str], ignore_index: int, hint: str = "check the folder of masks"
+) -> tuple[str, ...]:
     """The classes of which no pixel is labelled, which a net cannot learn.
 
+    hint: what to do where it is one class alone.
     Raises DataError unless at least two are labelled somewhere: one alone teaches nothing.
     """
     present = [name for i, name in enumerate(classes) if checked.pixels[i] > 0 and i != ignore_index]
@@ -84,6 +87,6 @@ def check_labels(checked: Checked, classes: Sequence[str], ignore_index: int) ->
         raise DataError(
             f"{only} labelled in all {len(checked.samples)} training masks ({checked.pixels[ignore_index]} pixels "
             f"have the value {ignore_index}, which means unlabelled)",
-            f"if {ignore_index} marks the second class, set data.mask: binary",
+            hint,
         )
     return tuple(name for i, name in enumerate(classes) if name not in present and i != ignore_index)

@@ -5,6 +5,7 @@ A pair is checked whenever it is decoded: equal sizes, and no mask value that is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def pair_files(images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[st
         if orphans
     ]
     if problems:
-        folder = next(iter(images.values())).parent.parent
+        folder = os.path.commonpath([next(iter(side.values())).parent for side in (images, masks)])
         raise DataError(
             f"{folder}: {len(images)} images and {len(masks)} masks do not pair: {'; '.join(problems)}",
             "an image and its mask have the same base name",

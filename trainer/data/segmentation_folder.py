@@ -28,7 +28,8 @@ def build_segmentation_folder(
     if flat.is_dir() and train_root.is_dir():
         raise DataError(f"{spec.root} has both images/ and train/", "keep one of them: which trains is unclear")
     checked = _checked(train_root if train_root.is_dir() else spec.root, spec, report)
-    absent = check_labels(checked, spec.classes, spec.ignore_index)
+    binary = f"if {spec.ignore_index} marks the second class, set data.mask: binary"
+    absent = check_labels(checked, spec.classes, spec.ignore_index, binary)
     train, skipped = checked.samples, checked.skipped
     if test_root.is_dir():
         checked = _checked(test_root, spec, report)

@@ -64,12 +64,21 @@ class GradientCount:
         return "kernels" if self.on == "kernel" else "maps"
 
     def penalty(self, view: View) -> Tensor:
-        """R over all kernels, or all feature maps; a scalar with gradients."""
+        """R over all kernels, or all feature maps; a scalar with gradients.
+
+        Raises ConfigError where every feature map is a single position.
+        """
         beta = self.beta ** (1 - view.share) * self.beta_end**view.share
         if self.on == "kernel":
             filters = [kernel.filters() for kernel in view.kernels]
             layers = [self._count(kernel_differences(f), beta) / f.numel() for f in filters]
         else:
+            if view.maps and not any(m[0, 0].numel() > 1 for m in view.maps):
+                raise ConfigError(
+                    f"{self.name}: no feature map behind a non-linearity of this net has more than one position, so "
+                    "there is nothing to count",
+                    "count on kernel, or take it out of sparsify.regularizers",
+                )
             layers = [self._count(map_differences(m.float()), beta) / m.numel() for m in view.maps]
         return self.weight * torch.stack(layers).mean() if layers else torch.zeros(())
 

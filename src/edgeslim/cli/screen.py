@@ -23,7 +23,8 @@ from edgeslim.errors import EdgeslimError
 out = Console()
 err = Console(stderr=True)
 
-_SHOWN = ("loss", "dice")
+_MAIN = ("dice", "accuracy")
+"""The score of each kind of task; the scores that come after it are its details."""
 
 
 def print_error(error: EdgeslimError) -> None:
@@ -132,4 +133,11 @@ class LiveProgress:
 
 
 def _values(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {values[name]:.4f}" for name in _SHOWN if name in values)
+    """The loss, every term beside it, and the main score. Terms may be far below it: they keep their digits."""
+    shown = []
+    for name, value in values.items():
+        own = name == "loss" or name in _MAIN
+        shown.append(f"{name} {value:.4f}" if own else f"{name} {value:.3g}")
+        if name in _MAIN:
+            break
+    return "  ".join(shown)
