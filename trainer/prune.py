@@ -8,6 +8,7 @@ export(pruned, "out.bundle")                       ship that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -44,13 +45,13 @@ def prune(
 
     example_input: (N, C, H, W) float, normalised.  ratio: fraction of every family's channels to cut, in (0, 1).
     target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.  calibration: real images,
-    batches like `example_input`; some hundred are good.  criterion: one of `trainer.criteria.CRITERIA` by its name, or
-    an object like them; "reconstruction" (what the layers that read a channel cannot make up for) where there is
-    calibration, "l1" otherwise.  recovery: what makes up for the cut without training, of "batch_norm", "twins",
+    batches like `example_input`, or pairs of these and targets as a loader gives; some hundred images are good.
+    criterion: one of `trainer.criteria.CRITERIA` by its name, or an object like them; "reconstruction" (what the
+    layers that read a channel cannot make up for) where there is calibration, "l1" otherwise.  recovery: what makes up for the cut without training, of "batch_norm", "twins",
     "least_squares", in that order; least squares where there is calibration, nothing otherwise; what it bought is in
     `PrunedModel.recovery`.  loss: called as loss(outputs, targets), for a criterion that looks at gradients;
-    calibration then is batches of (images, targets). Without it gradients are those of a loss that needs no targets,
-    see `lesson`.  width_multiple, min_width: which widths are useful on the device.  min_share: of every family, that
+    calibration must have targets then. Without it gradients are those of a loss that needs none, see `lesson`.
+    width_multiple, min_width: which widths are useful on the device.  min_share: of every family, that
     stays under a target; a quarter where absent.
     `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
     run or traced, BudgetError for a target out of reach.
@@ -102,11 +103,10 @@ def _calibration(
     batches = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
     if not sum(_count(batch) for batch in batches):
         raise ConfigError("calibration is empty", "give at least one image")
-    if loss is None:
-        return _images(batches, example), NO_LESSON
+    if loss is None:  # a loader's targets are of no use then
+        return _images([batch[0] if _is_pair(batch) else batch for batch in batches], example), NO_LESSON
     for number, batch in enumerate(batches):
-        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-        if not pair or not all(isinstance(part, torch.Tensor) for part in batch) or len(batch[0]) != len(batch[1]):
+        if not _is_pair(batch) or not isinstance(batch[1], torch.Tensor) or len(batch[0]) != len(batch[1]):
             raise ConfigError(
                 f"calibration batch {number} is {type(batch).__name__}; with a loss it is (images, targets), as many "
                 "of one as of the other",
@@ -119,6 +119,11 @@ def _calibration(
             f"targets of calibration do not fit together: {first_line(error)}", "give targets of one shape and dtype"
         ) from error
     return _images([images for images, _ in batches], example), Lesson(loss=loss, targets=targets)
+
+
+def _is_pair(batch: object) -> TypeGuard[tuple[torch.Tensor, object]]:
+    """Whether this is what a loader of labelled images gives."""
+    return isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], torch.Tensor)
 
 
 def _count(batch: object) -> int:
@@ -134,7 +139,7 @@ def _images(batches: Sequence[torch.Tensor], example: torch.Tensor) -> NDArray[n
             seen = tuple(batch.shape) if isinstance(batch, torch.Tensor) else type(batch).__name__
             raise ConfigError(
                 f"calibration batch {number} is {seen}, not a batch of images of one size, like {tuple(example.shape)}",
-                "give tensors (N, C, H, W), without labels",
+                "give tensors (N, C, H, W), or pairs (images, targets)",
             )
         if not bool(batch.isfinite().all()):
             raise ConfigError(f"calibration batch {number} holds numbers that are not finite", "look at those images")

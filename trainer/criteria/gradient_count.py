@@ -5,7 +5,7 @@
 
     kernel    d_p = |differences of W[c, i] to the next position|_1, inside a boundary of zeros; kernels of one position
               differ along the input channels
-    feature   the same on the feature map behind the non-linearity, without a boundary; mean over images
+    feature   the same on the feature map behind the non-linearity, without a boundary; summed over images
     loss      p runs over a window of training steps, d_p = mean |dloss/dW[c]| in that step: how often a filter is
               still being taught. The steps are taken on a copy of the net
 

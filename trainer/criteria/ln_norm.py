@@ -1,6 +1,6 @@
 """Layer-wise Ln-norm of feature maps.
 
-    s[l, c] = mean over images of ( (1/P) sum_p |a[l, c, p]|^n_l )^(1/n_l),     n = infinity: max_p |a|
+    s[l, c] = sum over images of ( (1/P) sum_p |a[l, c, p]|^n_l )^(1/n_l),     n = infinity: max_p |a|
     1 / n_l = 1 - l / (L - 1),   l = 0 .. L-1
 
 a is channel c's feature map after batch norm and non-linearity. n grows from 1 at the first layer (how much the
@@ -8,7 +8,7 @@ channel carries on the whole) to infinity at the last (whether it fires anywhere
 may also grow in three steps (`stages`: 1, 2, infinity for a third of the layers each), or be one number for all.
 
 Source: Wang & Zhu, JVCIR 2019 (arXiv 1812.03608), whose abstract gives n = 1 at the first and infinity at the last
-layer. The law between the ends, the mean over images and the normalisation by the layer mean are reconstructions.
+layer. The law between the ends, the sum over images and the normalisation by the layer mean are reconstructions.
 """
 
 from __future__ import annotations

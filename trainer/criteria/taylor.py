@@ -1,6 +1,6 @@
 """What the loss would change if a unit went, to first order.
 
-    s[l, c] = mean over batches of sum over the weights w of channel c of |w * dloss/dw|
+    s[l, c] = sum over batches and over the weights w of channel c of |w * dloss/dw|
 
 summed over all that goes with the unit: kernels, biases, scales and shifts of batch norms. The absolute value is taken
 weight by weight, so that what would raise the loss here and lower it there does not cancel.

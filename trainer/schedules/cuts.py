@@ -12,7 +12,7 @@ not (the plan, the candidates, what the cuts did to the scores) is in the checkp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 
 import onnx_ir as ir
@@ -32,8 +32,8 @@ from ..task import Numbers, Step
 from .gradual import Gradual
 from .scoring import Scoring
 
-Mend = Callable[[PrunedModel, ir.Model], Sequence[Gain]]
-"""Makes up for the last cut of a net, given its graph before; returns what each method bought."""
+Mend = Callable[[PrunedModel, ir.Model], Iterable[Gain]]
+"""Makes up for the last cut of a net, given its graph before, and says what each method bought."""
 
 
 class GradualCuts:

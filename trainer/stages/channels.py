@@ -61,9 +61,11 @@ def prune_channels(
         if held is not None:
             progress.note(f"{name}: not mended, for recovery would fill the places of pruned weights")
             return
+        now = scores[f"{name}, just cut"]
         for gain in mend(workspace, section.recovery, net, former):
-            progress.note(gain_note(name, gain))
-        scores[f"{name}, mended"] = workspace.task.evaluate(net.module)
+            before, now = now, workspace.task.evaluate(net.module) if gain.kept else now
+            progress.note(gain_note(name, gain, workspace.task.score, before, now))
+        scores[f"{name}, mended"] = now
 
     def recover(_: PrunedModel, number: int) -> None:
         nonlocal former

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+
 import onnx_ir as ir
 
 from ..pruned import PrunedModel
 from ..recipe import RecoverySection
 from ..recovery import Gain, image_batches
+from ..task import Numbers
 from ..workspace import Workspace
 
 
-def mend(workspace: Workspace, section: RecoverySection | None, net: PrunedModel, former: ir.Model) -> tuple[Gain, ...]:
-    """Make up for the last cut of `net` with the methods of `section`; its weights change.
+def mend(workspace: Workspace, section: RecoverySection, net: PrunedModel, former: ir.Model) -> Iterator[Gain]:
+    """Make up for the last cut of `net` with the methods of `section`, one after the other; its weights change.
 
-    former: its graph before the cut. Returns what each method bought.
+    former: its graph before the cut. Yields what a method bought when it has done its work.
     """
-    if section is None:
-        return ()
     inputs = image_batches(former, workspace.calibration(section.images))
-    found = workspace.ranks.from_first(lambda: net.find_recovery(former, inputs, section.methods))
-    return net.take(found).gains
+    for method in section.methods:
+        found = workspace.ranks.from_first(functools.partial(net.find_recovery, former, inputs, (method,)))
+        yield from net.take(found).gains
 
 
 def unkept_note(cut: str, method: str) -> str:
@@ -27,10 +30,11 @@ def unkept_note(cut: str, method: str) -> str:
     return f"{cut}: {method} was not kept, for the outputs did not come nearer to the dense net's"
 
 
-def gain_note(cut: str, gain: Gain) -> str:
-    """What a method bought after a cut, for a person."""
+def gain_note(cut: str, gain: Gain, score: str, before: Numbers, after: Numbers) -> str:
+    """What a method bought after a cut, for a person. score: which of the net's scores before and after to tell."""
     if not gain.kept:
         return unkept_note(cut, gain.method)
     return (
-        f"{cut}: {gain.method} brought the outputs from {gain.before:.1%} to {gain.after:.1%} off those before the cut"
+        f"{cut}: {gain.method} brought the outputs from {gain.before:.1%} to {gain.after:.1%} off those before the "
+        f"cut, {score} from {before[score]:.4f} to {after[score]:.4f}"
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from ..budget import WidthLimits
 from ..progress import Progress
 from ..pruned import PrunedModel
 from ..recipe import IterativeSchedule, WeightsSection
@@ -18,6 +19,9 @@ from ..task import Numbers, Term
 from ..workspace import Workspace
 from .scoring import limits_of
 from .training import form_of, train_form
+
+_FOURS = WidthLimits(multiple=4, minimum=4)
+"""A layer that reads another number of channels cannot be two of four."""
 
 
 def prune_weights(
@@ -46,7 +50,7 @@ def prune_weights(
 def cut_dead_filters(workspace: Workspace, net: PrunedModel, held: HeldPattern, progress: Progress) -> HeldPattern:
     """Cut the filters without a weight, and let the pattern follow where their constants went."""
     prune = workspace.recipe.prune  # without it nobody has said which widths are worth having
-    limits = None if prune is None else limits_of(prune)
+    limits = _FOURS if held.method == "2:4" else None if prune is None else limits_of(prune)
     for note in cut_dead(net, workspace.calibration(2), limits).notes:
         progress.note(note)
     return held.admitting(net.module)
