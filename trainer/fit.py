@@ -177,6 +177,7 @@ def adopt(
         state = restore_state(saved, directory, module)
         load_state(module, state.best)
         return FitResult(step=state.step, best_step=state.best_step, scores=state.best_scores, reused=True)
+    check_same_weights(ranks, name, module.state_dict())
     scores = dict(task.evaluate(module))
     best = copy_state(module.state_dict())
     state = FitState(finished=True, best=best, best_scores=scores, scores=scores)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from .kinds import Kind, build_kind
 from .models.registry import build_model
 from .progress import Progress, told_late
 from .ranks import ALONE, Ranks
+from .ranks.agree import check_same_start
 from .ranks.key import with_whole_batches
 from .recipe import Recipe
 from .recipe_criteria import Calibrated
@@ -139,7 +141,8 @@ def calibration_notes(recipe: Recipe, images: int) -> tuple[str, ...]:
 def open_workspace(recipe: Recipe, directory: Path, progress: Progress, ranks: Ranks = ALONE) -> Workspace:
     """Read the data, build the net, and check that they fit. Every rank opens its own.
 
-    Raises DataError, ConfigError or UnsupportedGraphError for what a recipe can get wrong.
+    Raises DataError, ConfigError or UnsupportedGraphError for what a recipe can get wrong, ConfigError where another
+    rank has another recipe, or other images or weights.
     """
     progress.stage("data")
     kind = build_kind(recipe, told_late(progress, "checking data"), ranks)
@@ -164,7 +167,7 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress, ranks: R
         measured = kind.statistics()
         mean, std = mean or measured[0], std or measured[1]
     image = ImageFormat(mean=mean, std=std, multiple=multiple)
-    return Workspace(
+    workspace = Workspace(
         recipe=recipe,
         directory=directory,
         kind=kind,
@@ -175,6 +178,18 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress, ranks: R
         task=kind.task(image),
         ranks=ranks,
     )
+    check_same_start(ranks, _what_counts(workspace))
+    return workspace
+
+
+def _what_counts(workspace: Workspace) -> Mapping[str, str]:
+    """What all ranks must have alike, in words and in text. Where files lie may differ from machine to machine."""
+    recipe = workspace.recipe.model_dump_json(exclude={"model": {"weights"}, "data": {"root"}})
+    return {
+        "options in recipe or command": f"{recipe}\n{workspace.ranks.launch.strategy}",
+        "training or validation images": workspace.data_digest,
+        "given weights": workspace.weights_digest,
+    }
 
 
 def _check_module(name: str, module: nn.Module, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from edgeslim.trainer.checkpoint import load_checkpoint
 
@@ -179,28 +180,43 @@ def run_of_pair(pair: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pair / "run", tmp_path / "run"))
 
 
-def test_two_machines_need_no_folder_in_common(pair: Path, tmp_path: Path) -> None:
+def on_two_machines(folder: Path, *recipes: Path) -> tuple[list[int], list[str]]:
+    """Train a recipe on each of two machines, both of them this one. Returns exit codes, and what they said."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    recipe = recipe_of(tmp_path / "two.yaml", 2)
     meeting = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port), "--nproc-per-node", "1"]
-    verb = ["-m", "edgeslim", "train", str(recipe), "--num-nodes", "2", "--out"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [*TORCHRUN, *meeting, "--node-rank", str(node), *verb, str(tmp_path / f"machine-{node}")],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for node in (0, 1)
-    ]
-    said = [process.communicate(timeout=TIMEOUT_S)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    started = []
+    for node, recipe in enumerate(recipes):
+        verb = ["-m", "edgeslim", "train", str(recipe), "--num-nodes", "2", "--out", str(folder / f"machine-{node}")]
+        command = [*TORCHRUN, *meeting, "--node-rank", str(node), *verb]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    try:
+        said = [process.communicate(timeout=TIMEOUT_S)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [process.returncode for process in started], said
+
+
+def test_two_machines_need_no_folder_in_common(pair: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path / "two.yaml", 2)
+    codes, said = on_two_machines(tmp_path, recipe, recipe)
+    assert codes == [0, 0], "\n".join(said)
     assert not (tmp_path / "machine-1").exists()
     seen, wanted = (load_checkpoint(place / "stages/dense").model for place in (tmp_path / "machine-0", pair / "run"))
     assert all(torch.equal(seen[name], wanted[name]) for name in wanted)
+
+
+def test_machines_with_other_recipes_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """One would evaluate while the other takes a step, and each wait for a call that the other never makes."""
+    recipe = recipe_of(tmp_path / "two.yaml", 2)
+    other = write_recipe(tmp_path / "other.yaml", **{**yaml.safe_load(recipe.read_text()), "train": fit_section(2)})
+    codes, said = on_two_machines(tmp_path, recipe, other)
+    assert 0 not in codes
+    for words in said:
+        assert "error: rank 1 of 2 started with other options in recipe or command than rank 0" in words
 
 
 @pytest.mark.parametrize("rank", [0, 1])
