@@ -116,9 +116,12 @@ def _sections_until(stage: str, recipe: Recipe) -> list[BaseModel | None]:
     past = recipe.order[: recipe.order.index(own) + 1]
     # A recipe without weight pruning has the keys that it had before there was any.
     found = [getattr(recipe, name) for name in past if name != "weights" or recipe.weights is not None]
+    gradual = [] if recipe.gradual is None or "sparsify" not in past else [recipe.gradual]
+    if gradual and recipe.export.size is not None:  # the frame on which a budget counts work, cut within a stage
+        found.append(recipe.export.model_copy(update={"simplify": True}))
     if "prune" in past:  # the dense net teaches what has been cut
         return [*found, recipe.finetune]
-    return [*found, recipe.gradual] if kind == "sparse" and recipe.gradual is not None else found
+    return [*found, *gradual] if kind == "sparse" else found
 
 
 def calibration_notes(recipe: Recipe, images: int) -> tuple[str, ...]:
