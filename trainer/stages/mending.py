@@ -10,13 +10,11 @@ from ..recovery import Gain, image_batches
 from ..workspace import Workspace
 
 
-def mend(workspace: Workspace, section: RecoverySection | None, net: PrunedModel, former: ir.Model) -> tuple[Gain, ...]:
+def mend(workspace: Workspace, section: RecoverySection, net: PrunedModel, former: ir.Model) -> tuple[Gain, ...]:
     """Make up for the last cut of `net` with the methods of `section`; its weights change.
 
     former: its graph before the cut. Returns what each method bought.
     """
-    if section is None:
-        return ()
     inputs = image_batches(former, workspace.calibration(section.images))
     found = workspace.ranks.from_first(lambda: net.find_recovery(former, inputs, section.methods))
     return net.take(found).gains
