@@ -44,7 +44,7 @@ steps = 0
 def die(optimizer, rate, set_rate=fit.set_rate):
     global steps
     steps += 1
-    if steps == 6:
+    if steps == int(os.environ.get("STEP", "6")):
         os.kill(os.getpid(), signal.SIGKILL)
     set_rate(optimizer, rate)
 
@@ -102,10 +102,10 @@ def run(command: Sequence[str | Path], **variables: str) -> subprocess.Completed
     )
 
 
-def planted(folder: Path, fault: str, at: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def planted(folder: Path, fault: str, at: int, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
     script = folder / "planted.py"
     script.write_text(PLANTED)
-    return run([*TWO, script, *arguments, "--devices", "2"], FAULT=fault, AT=str(at))
+    return run([*TWO, script, *arguments, "--devices", "2"], FAULT=fault, AT=str(at), **more)
 
 
 def own_traceback(stderr: str) -> bool:
@@ -142,20 +142,28 @@ def test_two_processes_compute_what_one_does_with_their_batches(pair: Path, tmp_
 
 
 def test_two_processes_cut_alike_while_they_train(tmp_path: Path) -> None:
-    """A gradual schedule: scores, cuts and mending within a training, then resumed from its checkpoint."""
+    """A gradual schedule: scores, cuts and mending within a training; one process goes on where a rank has died."""
     for name, batch in (("one", 4), ("two", 2)):
-        recipe_of(tmp_path / f"{name}.yaml", batch, schedule={"name": "gradual", "cuts": 2})
+        recipe_of(tmp_path / f"{name}.yaml", batch, schedule={"name": "gradual", "cuts": 2, "end": 1.0})
     alone = run(command_line(["compress", tmp_path / "one.yaml", "--out", tmp_path / "one", "--json"]))
     assert alone.returncode == 0, alone.stderr
     command = [*TWO, "-m", "edgeslim", "compress", tmp_path / "two.yaml", "--out", tmp_path / "two", "--devices", "2"]
+    # In the last step of the stage, when one cut has been made and the next one's candidates are chosen.
+    compressed = ["compress", tmp_path / "two.yaml", "--out", tmp_path / "died"]
+    assert planted(tmp_path, "die", 1, *compressed, STEP="12").returncode != 0
+    later = run(command_line(["compress", tmp_path / "one.yaml", "--out", tmp_path / "died"]))
+    assert later.returncode == 0 and "sparse: continued at step 2" in later.stderr, later.stderr
     pair = run([*command, "--json"])
     assert pair.returncode == 0, pair.stderr
     assert {"cut-1, mended", "cut-2, mended"} <= set(json.loads(pair.stdout)["stages"])
     for stage in ("sparse", "final"):
-        one, two = (load_checkpoint(tmp_path / name / "stages" / stage) for name in ("one", "two"))
-        assert (one.key, one.step, one.plan) == (two.key, two.step, two.plan)
-        for name, tensor in one.model.items():
-            torch.testing.assert_close(two.model[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        one, *others = (load_checkpoint(tmp_path / name / "stages" / stage) for name in ("one", "two", "died"))
+        for two in others:
+            assert (one.key, one.step, one.plan) == (two.key, two.step, two.plan)
+            for name, tensor in one.model.items():
+                torch.testing.assert_close(
+                    two.model[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+                )
     again = run([*command, "--json"])
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["stages"] == json.loads(pair.stdout)["stages"]
