@@ -100,6 +100,7 @@ def fit(
     if saved is not None:
         # After the set-up: its tensors belong where the parameters are now.
         restore_optimizer(saved, directory, placed)
+        del saved  # three times the net, for as long as it trains
     calls: list[AfterStep] = [*after_step, *([] if cutter is None else [cutter])]
     for batch in _loader(task, section, state.step, seed, ranks):
         rate = learning_rate(section, state.step)
