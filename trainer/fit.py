@@ -100,6 +100,7 @@ def fit(
     if saved is not None:
         # After the set-up: its tensors belong where the parameters are now.
         restore_optimizer(saved, directory, placed)
+        del saved  # three times the net, for as long as it trains
     calls: list[AfterStep] = [*after_step, *([] if cutter is None else [cutter])]
     for batch in _loader(task, section, state.step, seed, ranks):
         rate = learning_rate(section, state.step)
@@ -177,6 +178,7 @@ def adopt(
         state = restore_state(saved, directory, module)
         load_state(module, state.best)
         return FitResult(step=state.step, best_step=state.best_step, scores=state.best_scores, reused=True)
+    check_same_weights(ranks, name, module.state_dict())
     scores = dict(task.evaluate(module))
     best = copy_state(module.state_dict())
     state = FitState(finished=True, best=best, best_scores=scores, scores=scores)

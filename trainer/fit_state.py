@@ -26,6 +26,7 @@ from edgeslim.errors import CheckpointError, first_line
 from edgeslim.exporter.plan import PruningPlan
 
 from .checkpoint import INDEX, Checkpoint, State, check_fit, copy_state, load_checkpoint, load_state, save_checkpoint
+from .ranks.opening import broken_connection
 from .ranks.placement import Placed
 from .recipe import FitSection
 from .task import Cutter, Numbers
@@ -146,6 +147,8 @@ def _whole(path: Path | None) -> Iterator[None]:
     try:
         yield
     except (KeyError, ValueError, OverflowError, RuntimeError) as error:
+        if broken_connection(error):  # what is restored, ranks compare or share out: another one may die over it
+            raise
         raise CheckpointError(
             f"{path} is incomplete: {first_line(error)}", "give another --out, or --fresh to start over"
         ) from error

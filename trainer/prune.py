@@ -47,12 +47,13 @@ def prune(
     target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.  calibration: real images,
     batches like `example_input`, or pairs of these and targets as a loader gives; some hundred images are good.
     criterion: one of `trainer.criteria.CRITERIA` by its name, or an object like them; "reconstruction" (what the
-    layers that read a channel cannot make up for) where there is calibration, "l1" otherwise.  recovery: what makes up for the cut without training, of "batch_norm", "twins",
-    "least_squares", in that order; least squares where there is calibration, nothing otherwise; what it bought is in
-    `PrunedModel.recovery`.  loss: called as loss(outputs, targets), for a criterion that looks at gradients;
-    calibration must have targets then. Without it gradients are those of a loss that needs none, see `lesson`.
-    width_multiple, min_width: which widths are useful on the device.  min_share: of every family, that
-    stays under a target; a quarter where absent.
+    layers that read a channel cannot make up for) where there is calibration, "l1" otherwise.
+    recovery: what makes up for the cut without training, of "batch_norm", "twins", "least_squares", in that order;
+    least squares where there is calibration, nothing otherwise; what it bought is in `PrunedModel.recovery`.
+    loss: called as loss(outputs, targets), for a criterion that looks at gradients; calibration must have targets
+    then. Without it gradients are those of a loss that needs none, see `lesson`.
+    width_multiple, min_width: which widths are useful on the device.  min_share: of every family, that stays under a
+    target; a quarter where absent.
     `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
     run or traced, BudgetError for a target out of reach.
     """

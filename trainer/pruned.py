@@ -45,7 +45,7 @@ class PrunedModel:
         self._compact: nn.Module | None = None
         self.plan = plan_from_cut(channels, ())
         self.recovery: Recovery | None = None
-        """What was done to make up for the last cut without training, and what that bought."""
+        """What was done to make up for the last cut without training, and what that bought; None for nothing."""
         self.after_cut: Callable[[PruningPlan], None] = lambda plan: None
         """Called with every plan that is applied; what it raises ends the run."""
 
@@ -92,7 +92,7 @@ class PrunedModel:
         return tuple(self._example.shape)
 
     def load_dense_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take over other weights of the same dense shapes, before anything is cut."""
+        """Take over other weights of the same dense shapes; what is cut becomes zero in them."""
         load_state(self._masked, state)
         hold_masks(self._masked, self.plan)
         self._dense_state = copy_state(state)
@@ -105,6 +105,7 @@ class PrunedModel:
         self._dense_state = copy_state(module.state_dict())
         self._compact = None
         self.plan = with_tied_names(plan, module)
+        self.recovery = None
         hold_masks(module, self.plan)
         self.after_cut(self.plan)
 
@@ -131,7 +132,7 @@ class PrunedModel:
         state = self.module.state_dict()
         changes = {n: torch.from_numpy(np.array(a)) for n, a in recovery.changes.items() if n in state}
         load_state(self._masked, {**state, **changes})
-        self._dense_state = {name: t.detach().clone() for name, t in self._masked.state_dict().items()}
+        self._dense_state = copy_state(self._masked.state_dict())
         self._compact = None
         return self.recovery
 

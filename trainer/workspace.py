@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from .kinds import Kind, build_kind
 from .models.registry import build_model
 from .progress import Progress, told_late
 from .ranks import ALONE, Ranks
+from .ranks.agree import check_same_start
 from .ranks.key import with_whole_batches
 from .recipe import Recipe
 from .recipe_criteria import Calibrated
@@ -114,9 +116,12 @@ def _sections_until(stage: str, recipe: Recipe) -> list[BaseModel | None]:
     past = recipe.order[: recipe.order.index(own) + 1]
     # A recipe without weight pruning has the keys that it had before there was any.
     found = [getattr(recipe, name) for name in past if name != "weights" or recipe.weights is not None]
+    gradual = [] if recipe.gradual is None or "sparsify" not in past else [recipe.gradual]
+    if gradual and recipe.export.size is not None:  # the frame on which a budget counts work, cut within a stage
+        found.append(recipe.export.model_copy(update={"simplify": True}))
     if "prune" in past:  # the dense net teaches what has been cut
         return [*found, recipe.finetune]
-    return [*found, recipe.gradual] if kind == "sparse" and recipe.gradual is not None else found
+    return [*found, *gradual] if kind == "sparse" else found
 
 
 def calibration_notes(recipe: Recipe, images: int) -> tuple[str, ...]:
@@ -139,7 +144,8 @@ def calibration_notes(recipe: Recipe, images: int) -> tuple[str, ...]:
 def open_workspace(recipe: Recipe, directory: Path, progress: Progress, ranks: Ranks = ALONE) -> Workspace:
     """Read the data, build the net, and check that they fit. Every rank opens its own.
 
-    Raises DataError, ConfigError or UnsupportedGraphError for what a recipe can get wrong.
+    Raises DataError, ConfigError or UnsupportedGraphError for what a recipe can get wrong, ConfigError where another
+    rank has another recipe, or other images or weights.
     """
     progress.stage("data")
     kind = build_kind(recipe, told_late(progress, "checking data"), ranks)
@@ -164,7 +170,7 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress, ranks: R
         measured = kind.statistics()
         mean, std = mean or measured[0], std or measured[1]
     image = ImageFormat(mean=mean, std=std, multiple=multiple)
-    return Workspace(
+    workspace = Workspace(
         recipe=recipe,
         directory=directory,
         kind=kind,
@@ -175,6 +181,18 @@ def open_workspace(recipe: Recipe, directory: Path, progress: Progress, ranks: R
         task=kind.task(image),
         ranks=ranks,
     )
+    check_same_start(ranks, _what_counts(workspace))
+    return workspace
+
+
+def _what_counts(workspace: Workspace) -> Mapping[str, str]:
+    """What all ranks must have alike, in words and in text. Where files lie may differ from machine to machine."""
+    recipe = workspace.recipe.model_dump_json(exclude={"model": {"weights"}, "data": {"root"}})
+    return {
+        "options in recipe or command": f"{recipe}\n{workspace.ranks.launch.strategy}",
+        "training or validation images": workspace.data_digest,
+        "given weights": workspace.weights_digest,
+    }
 
 
 def _check_module(name: str, module: nn.Module, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:

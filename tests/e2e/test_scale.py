@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from edgeslim.trainer.checkpoint import load_checkpoint
 
@@ -43,7 +44,7 @@ steps = 0
 def die(optimizer, rate, set_rate=fit.set_rate):
     global steps
     steps += 1
-    if steps == 6:
+    if steps == int(os.environ.get("STEP", "6")):
         os.kill(os.getpid(), signal.SIGKILL)
     set_rate(optimizer, rate)
 
@@ -101,10 +102,10 @@ def run(command: Sequence[str | Path], **variables: str) -> subprocess.Completed
     )
 
 
-def planted(folder: Path, fault: str, at: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def planted(folder: Path, fault: str, at: int, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
     script = folder / "planted.py"
     script.write_text(PLANTED)
-    return run([*TWO, script, *arguments, "--devices", "2"], FAULT=fault, AT=str(at))
+    return run([*TWO, script, *arguments, "--devices", "2"], FAULT=fault, AT=str(at), **more)
 
 
 def own_traceback(stderr: str) -> bool:
@@ -141,20 +142,28 @@ def test_two_processes_compute_what_one_does_with_their_batches(pair: Path, tmp_
 
 
 def test_two_processes_cut_alike_while_they_train(tmp_path: Path) -> None:
-    """A gradual schedule: scores, cuts and mending within a training, then resumed from its checkpoint."""
+    """A gradual schedule: scores, cuts and mending within a training; one process goes on where a rank has died."""
     for name, batch in (("one", 4), ("two", 2)):
-        recipe_of(tmp_path / f"{name}.yaml", batch, schedule={"name": "gradual", "cuts": 2})
+        recipe_of(tmp_path / f"{name}.yaml", batch, schedule={"name": "gradual", "cuts": 2, "end": 1.0})
     alone = run(command_line(["compress", tmp_path / "one.yaml", "--out", tmp_path / "one", "--json"]))
     assert alone.returncode == 0, alone.stderr
     command = [*TWO, "-m", "edgeslim", "compress", tmp_path / "two.yaml", "--out", tmp_path / "two", "--devices", "2"]
+    # In the last step of the stage, when one cut has been made and the next one's candidates are chosen.
+    compressed = ["compress", tmp_path / "two.yaml", "--out", tmp_path / "died"]
+    assert planted(tmp_path, "die", 1, *compressed, STEP="12").returncode != 0
+    later = run(command_line(["compress", tmp_path / "one.yaml", "--out", tmp_path / "died"]))
+    assert later.returncode == 0 and "sparse: continued at step 2" in later.stderr, later.stderr
     pair = run([*command, "--json"])
     assert pair.returncode == 0, pair.stderr
     assert {"cut-1, mended", "cut-2, mended"} <= set(json.loads(pair.stdout)["stages"])
     for stage in ("sparse", "final"):
-        one, two = (load_checkpoint(tmp_path / name / "stages" / stage) for name in ("one", "two"))
-        assert (one.key, one.step, one.plan) == (two.key, two.step, two.plan)
-        for name, tensor in one.model.items():
-            torch.testing.assert_close(two.model[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        one, *others = (load_checkpoint(tmp_path / name / "stages" / stage) for name in ("one", "two", "died"))
+        for two in others:
+            assert (one.key, one.step, one.plan) == (two.key, two.step, two.plan)
+            for name, tensor in one.model.items():
+                torch.testing.assert_close(
+                    two.model[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+                )
     again = run([*command, "--json"])
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["stages"] == json.loads(pair.stdout)["stages"]
@@ -179,28 +188,43 @@ def run_of_pair(pair: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pair / "run", tmp_path / "run"))
 
 
-def test_two_machines_need_no_folder_in_common(pair: Path, tmp_path: Path) -> None:
+def on_two_machines(folder: Path, *recipes: Path) -> tuple[list[int], list[str]]:
+    """Train a recipe on each of two machines, both of them this one. Returns exit codes, and what they said."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    recipe = recipe_of(tmp_path / "two.yaml", 2)
     meeting = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port), "--nproc-per-node", "1"]
-    verb = ["-m", "edgeslim", "train", str(recipe), "--num-nodes", "2", "--out"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [*TORCHRUN, *meeting, "--node-rank", str(node), *verb, str(tmp_path / f"machine-{node}")],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for node in (0, 1)
-    ]
-    said = [process.communicate(timeout=TIMEOUT_S)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    started = []
+    for node, recipe in enumerate(recipes):
+        verb = ["-m", "edgeslim", "train", str(recipe), "--num-nodes", "2", "--out", str(folder / f"machine-{node}")]
+        command = [*TORCHRUN, *meeting, "--node-rank", str(node), *verb]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    try:
+        said = [process.communicate(timeout=TIMEOUT_S)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [process.returncode for process in started], said
+
+
+def test_two_machines_need_no_folder_in_common(pair: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path / "two.yaml", 2)
+    codes, said = on_two_machines(tmp_path, recipe, recipe)
+    assert codes == [0, 0], "\n".join(said)
     assert not (tmp_path / "machine-1").exists()
     seen, wanted = (load_checkpoint(place / "stages/dense").model for place in (tmp_path / "machine-0", pair / "run"))
     assert all(torch.equal(seen[name], wanted[name]) for name in wanted)
+
+
+def test_machines_with_other_recipes_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """One would evaluate while the other takes a step, and each wait for a call that the other never makes."""
+    recipe = recipe_of(tmp_path / "two.yaml", 2)
+    other = write_recipe(tmp_path / "other.yaml", **{**yaml.safe_load(recipe.read_text()), "train": fit_section(2)})
+    codes, said = on_two_machines(tmp_path, recipe, other)
+    assert 0 not in codes
+    for words in said:
+        assert "error: rank 1 of 2 started with other options in recipe or command than rank 0" in words
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -25,14 +25,14 @@ from edgeslim.trainer.checkpoint import load_checkpoint
 from edgeslim.trainer.criteria import CRITERIA
 from edgeslim.trainer.criteria.gradient_count import GradientCount
 from edgeslim.trainer.data.augment import Augment, ImageAugment
-from edgeslim.trainer.fit import fit
+from edgeslim.trainer.fit import adopt, fit
 from edgeslim.trainer.lesson import Learning, Lesson
 from edgeslim.trainer.losses import SegmentationLoss, distillation
 from edgeslim.trainer.models.unet import UNet
 from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.ranks import Launch, Ranks
-from edgeslim.trainer.ranks.agree import check_same_plan, check_same_weights, digest_of
+from edgeslim.trainer.ranks.agree import check_same_plan, check_same_start, check_same_weights, digest_of
 from edgeslim.trainer.ranks.batch_norm import shared_statistics
 from edgeslim.trainer.ranks.opening import open_ranks
 from edgeslim.trainer.ranks.share import Draws, share_criterion
@@ -164,6 +164,8 @@ def agreement(ranks: Ranks) -> Found:
         "same plan": told(lambda: net.apply_cut([labels[0]])),
         "other plan": told(lambda: net.apply_cut([labels[ranks.rank]])),
         "plan": plan_from_cut(net.channels, [labels[0]]).to_json(),
+        "same start": told(lambda: check_same_start(ranks, {"options": "a", "images": "b"})),
+        "other start": told(lambda: check_same_start(ranks, {"options": "a", "images": str(ranks.rank)})),
         "same weights": told(lambda: check_same_weights(ranks, "dense", state)),
         "other weights": told(lambda: check_same_weights(ranks, "dense", other)),
         "digest": digest_of({"n": state["n"], "w": state["w"]}) == digest_of(state) != digest_of({"w": state["w"]}),
@@ -214,14 +216,19 @@ def training(ranks: Ranks) -> Found:
         saved = load_checkpoint(place) if ranks.first else None
         found[strategy] = {
             "weights": max(distance(state[name], whole[name]) for name in whole),
-            "moved": distance(state["stem.0.weight"], alone.module.state_dict()["stem.0.weight"])
-            if "stem.0.weight" in state
-            else 1.0,
+            "moved": distance(state["stem.0.weight"], alone.module.state_dict()["stem.0.weight"]),
             "scores": dict(result.scores),
             "digest": digest_of(state),
             "saved": None if saved is None else digest_of(saved.model) == digest_of(state),
             "types": sorted({type(p).__name__ for p in module.parameters()}),
         }
+    other = workspace.fresh_module()
+    with torch.no_grad():
+        next(other.parameters()).add_(float(ranks.rank))
+    given = {"name": "dense", "key": "k", "directory": folder / "given"}
+    found["given"] = told(lambda: adopt(other, workspace.task, ranks=ranks, **given))
+    changed_recipe = recipe().model_copy(update={"seed": ranks.rank})
+    found["opened"] = told(lambda: open_workspace(changed_recipe, folder, Silent(), ranks))
     found["wanted"] = dict(alone.task.evaluate(wanted))
     found["shared scores"] = dict(workspace.task.evaluate(wanted))
     scaled = recipe().model_copy(update={"train": section(batch_size=4)})

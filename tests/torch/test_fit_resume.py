@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeslim.errors import CheckpointError
-from edgeslim.trainer.checkpoint import load_checkpoint
+from edgeslim.trainer.checkpoint import Checkpoint, load_checkpoint
 from edgeslim.trainer.fit import fit
+from edgeslim.trainer.fit_state import restore_state
 from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.recipe import EarlyStop
 from edgeslim.trainer.task import Task
@@ -188,3 +189,23 @@ def test_a_checkpoint_whose_index_was_edited(
     with pytest.raises(CheckpointError, match=said) as caught:
         train(workspace, tmp_path / "run")
     assert "--fresh" in caught.value.hint or "train again" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [
+        ("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1", RuntimeError),
+        ("a tensor of another size", CheckpointError),
+    ],
+)
+def test_another_process_that_dies_meanwhile_is_no_fault_of_the_checkpoint(said: str, raised: type[Exception]) -> None:
+    """Ranks compare the plan of a cutter that is restored; who says --fresh then throws a good run away."""
+
+    class Comparing:
+        def recall(self, *given: object) -> None:
+            raise RuntimeError(said)
+
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "cuts": {}}
+    saved = Checkpoint(key="", step=1, finished=True, parts=parts, numbers={"best_step": 0, "stale": 0})
+    with pytest.raises(raised, match=said.split()[-1] if raised is CheckpointError else "Connection closed"):
+        restore_state(saved, None, nn.Identity(), Comparing())  # type: ignore[arg-type]

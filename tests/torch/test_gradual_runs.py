@@ -26,7 +26,7 @@ from edgeslim.trainer.fit import FitResult, fit
 from edgeslim.trainer.fit_state import FitState
 from edgeslim.trainer.progress import Progress, Silent
 from edgeslim.trainer.pruned import PrunedModel
-from edgeslim.trainer.recipe import EarlyStop, FitSection, Recipe
+from edgeslim.trainer.recipe import EarlyStop, ExportSection, FitSection, Recipe
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.reexport import export_run
 from edgeslim.trainer.schedules import Gradual, GradualCuts, Scoring
@@ -290,6 +290,8 @@ def test_a_budget_out_of_reach_is_said_before_anything_is_trained(tmp_path: Path
 
 def test_the_sparse_stage_depends_on_what_is_pruned_in_it(tmp_path: Path) -> None:
     one, other = opened(tmp_path, gradual()), opened(tmp_path, gradual(width_multiple=4))
+    frame = opened(tmp_path, gradual().model_copy(update={"export": ExportSection(size=(64, 32))}))
+    assert [one.key(s) == frame.key(s) for s in ("dense", "sparse", "final")] == [True, False, False], "MACs on a frame"
     rounds = [opened(tmp_path, gradual(schedule={"rounds": 2}, width_multiple=m)) for m in (2, 4)]
     assert [one.key(s) == other.key(s) for s in ("dense", "sparse", "final")] == [True, False, False]
     assert [rounds[0].key(s) == rounds[1].key(s) for s in ("dense", "sparse", "final")] == [True, True, False]

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edgeslim.errors import ConfigError
-from edgeslim.trainer.ranks.launch import Launch
+from edgeslim.trainer.ranks import Launch, Ranks
+from edgeslim.trainer.ranks.sharded import check_recipe
+from edgeslim.trainer.recipe_file import parse_recipe
+
+from .runs import recipe
 
 ARGUMENTS = ["compress", "my recipe.yaml", "--devices", "2"]
 
@@ -58,3 +62,25 @@ def test_what_does_not_fit(launch: Launch, environment: dict[str, str], said: st
         launch.check(ARGUMENTS, environment)
     assert said in caught.value.message
     assert hint in caught.value.hint
+
+
+FIT = {"steps": 20, "batch_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"sparsify": {"fit": FIT, "regularizers": []}}, None),
+        ({"sparsify": {"fit": FIT, "regularizers": [{"name": "l1"}, {"name": "l0"}]}}, "sparsify (l1, l0) penalises"),
+        ({"weights": {"fraction": 0.5, "finetune": FIT}}, "weights are held at zero"),
+    ],
+)
+def test_shards_have_no_whole_kernels(sections: dict[str, object], said: str | None) -> None:
+    parsed = parse_recipe(recipe().model_dump(mode="json", exclude_none=True) | sections)
+    check_recipe(parsed, Ranks(launch=Launch(devices=2)))
+    sharded = Ranks(launch=Launch(devices=2, strategy="fsdp"))
+    if said is None:
+        return check_recipe(parsed, sharded)
+    with pytest.raises(ConfigError) as caught:
+        check_recipe(parsed, sharded)
+    assert said in caught.value.message and "--strategy ddp" in caught.value.hint

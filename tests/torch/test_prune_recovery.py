@@ -63,6 +63,13 @@ def test_the_net_comes_nearer_to_what_it_was_and_stays_prunable(name: str) -> No
     np.testing.assert_allclose(compact(UNSEEN.numpy())[0], outputs(pruned.module).numpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_a_recovery_belongs_to_its_cut() -> None:
+    pruned = edgeslim.prune(nets.randomized(nets.Gate()), IMAGES[:1], ratio=0.2, calibration=IMAGES)
+    assert pruned.recovery is not None
+    pruned.apply_cut(pruned.cut | {int(next(u for u in pruned.channels.unit_labels if u not in pruned.cut))})
+    assert pruned.recovery is None
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_training_starts_from_the_corrected_net(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the statistics of a batch the net answers much as it does by those it remembers, and those answers stay."""

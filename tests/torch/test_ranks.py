@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from edgeslim.exporter.plan import PruningPlan
 from edgeslim.trainer.ranks import ALONE
-from edgeslim.trainer.ranks.agree import check_same_plan, check_same_weights
+from edgeslim.trainer.ranks.agree import check_same_plan, check_same_start, check_same_weights
 from edgeslim.trainer.ranks.batch_norm import shared_statistics
 from edgeslim.trainer.ranks.share import Draws, share_criterion, share_task
 from edgeslim.trainer.workspace import Workspace
@@ -84,7 +85,8 @@ def test_what_ranks_tell_each_other(found: list[dict[str, Any]], rank: int) -> N
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_differs_is_named_on_all(found: list[dict[str, Any]], rank: int) -> None:
     seen = found[rank]["agreement"]
-    assert seen["same plan"] == seen["same weights"] == ""
+    assert seen["same plan"] == seen["same weights"] == seen["same start"] == ""
+    assert seen["other start"].startswith("ConfigError: rank 1 of 2 started with other images than rank 0 (SHA-256 by ")
     assert seen["other plan"].startswith("PlanError: rank 1 of 2 cut other channels than rank 0 (SHA-256 by rank 0: ")
     assert seen["other weights"].startswith("TrainingError: rank 1 of 2 trained other weights than rank 0 in dense")
     assert seen["digest"] is True
@@ -108,6 +110,13 @@ def test_two_ranks_train_what_one_process_does_with_the_doubled_batch(
     assert first["types"] == ["Parameter"], "the module comes back as it was"
     wanted = found[0]["training"]["wanted"]
     assert first["scores"] == second["scores"] == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_do_not_set_out_from_other_weights_or_recipes(found: list[dict[str, Any]], rank: int) -> None:
+    seen = found[rank]["training"]
+    assert seen["given"].startswith("TrainingError: rank 1 of 2 trained other weights than rank 0 in dense")
+    assert seen["opened"].startswith("ConfigError: rank 1 of 2 started with other options in recipe or command than")
 
 
 def test_validation_images_are_shared_out(found: list[dict[str, Any]]) -> None:
@@ -135,4 +144,5 @@ def test_one_process_is_left_as_it_is(workspace: Workspace) -> None:
     with shared_statistics(ALONE):
         module(torch.rand(2, 3, 32, 32))
     check_same_weights(ALONE, "dense", module.state_dict())
-    assert callable(check_same_plan)
+    check_same_start(ALONE, {"options": ""})
+    check_same_plan(ALONE, PruningPlan(families=(), initializers={}))

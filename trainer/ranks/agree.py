@@ -1,27 +1,34 @@
-"""All ranks must have cut the same channels and trained the same weights: compared by SHA-256, and a difference ends
-the run. Unnoticed, it would be averaged away step by step into a net that nobody has asked for.
+"""All ranks must have set out from the same, cut the same channels and trained the same weights: compared by SHA-256,
+and a difference ends the run. Unnoticed, it would be averaged away step by step into a net that nobody has asked for,
+or one rank would wait for a call that another never makes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
-from edgeslim.errors import PlanError, TrainingError
+from edgeslim.errors import ConfigError, PlanError, TrainingError
 from edgeslim.exporter.plan import PruningPlan
 
 from ..checkpoint import State
 from .group import Ranks
 
 
+def check_same_start(ranks: Ranks, parts: Mapping[str, str]) -> None:
+    """Raise ConfigError on all ranks unless all set out from the same `parts`: what it is -> all that counts of it."""
+    if ranks.world > 1:
+        for what, text in parts.items():
+            _check(ranks, f"started with other {what} than rank 0", _digest_of_text(text), ConfigError)
+
+
 def check_same_plan(ranks: Ranks, plan: PruningPlan) -> None:
     """Raise PlanError on all ranks unless all have this plan."""
     if ranks.world > 1:
-        text = plan.to_json()
-        _check(ranks, "cut other channels than rank 0", hashlib.sha256(text.encode()).hexdigest(), PlanError)
+        _check(ranks, "cut other channels than rank 0", _digest_of_text(plan.to_json()), PlanError)
 
 
 def check_same_weights(ranks: Ranks, name: str, state: State) -> None:
@@ -49,5 +56,10 @@ def _check(ranks: Ranks, what: str, digest: str, error: Callable[[str, str], Exc
     seen = ", ".join(f"{rank}: {text[:12]}" for rank, text in enumerate(digests))
     raise error(
         f"{who} {', '.join(map(str, others))} of {ranks.world} {what} (SHA-256 by rank {seen})",
-        "give all ranks the same code, data and versions of torch and edgeslim; if they have them, please report this",
+        "give all ranks the same recipe, options, data, code and versions of torch and edgeslim; if they have them, "
+        "please report this",
     )
+
+
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -55,12 +55,13 @@ def open_ranks(launch: Launch, directory: Path) -> Iterator[Ranks]:
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield ranks
     except _Ended as ended:
-        raise _of_others(store, ranks, directory, "it was told to end (SIGTERM)") from ended
+        told = "or torchrun itself was told to end: SIGTERM came"
+        raise _of_others(store, ranks, directory, told) from ended
     except (EdgeslimError, KeyboardInterrupt) as error:
         _leave(store, ranks, str(error).partition("\n")[0] or type(error).__name__)
         raise
     except RuntimeError as error:  # gloo and NCCL have no exceptions of their own in torch
-        sign = _broken_connection(error)
+        sign = broken_connection(error)
         if not sign:
             _leave(store, ranks, first_line(error))
             raise
@@ -117,7 +118,7 @@ def _ended_by_signal() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
-def _broken_connection(error: BaseException) -> str:
+def broken_connection(error: BaseException) -> str:
     """What gloo or NCCL say of another process that is not there any more; empty for an error of this process."""
     text = str(error)
     short = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")

@@ -14,13 +14,12 @@ def check_recipe(recipe: Recipe, ranks: Ranks) -> None:
     """Raise ConfigError for a recipe with stages that look at whole kernels, or write into them, in every step."""
     if ranks.launch.strategy != "fsdp":
         return
-    if recipe.sparsify is not None:
+    if recipe.gradual is not None:
+        raise ConfigError(
+            "--strategy fsdp: a gradual schedule writes into whole kernels while it trains, and no rank has them", _HINT
+        )
+    if recipe.sparsify is not None and recipe.sparsify.regularizers:
         names = ", ".join(section.name for section in recipe.sparsify.regularizers)
-        if recipe.gradual is not None:
-            raise ConfigError(
-                "--strategy fsdp: a gradual schedule writes into whole kernels while it trains, and no rank has them",
-                _HINT,
-            )
         raise ConfigError(f"--strategy fsdp: sparsify ({names}) penalises whole kernels, and no rank has them", _HINT)
     if recipe.weights is not None:
         raise ConfigError("--strategy fsdp: weights are held at zero in whole kernels, and no rank has them", _HINT)
