@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,12 @@ from edgeslim.runtime import read_bundle
 from edgeslim.trainer.checkpoint import load_checkpoint
 from edgeslim.trainer.compress import export_net
 from edgeslim.trainer.progress import Silent
+from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import Recipe
+from edgeslim.trainer.sparsity import two_of_four_pattern
+from edgeslim.trainer.sparsity.held import HeldPattern
 from edgeslim.trainer.stages import train_and_prune
+from edgeslim.trainer.stages.weights import cut_dead_filters
 
 from . import nets
 from .runs import Interrupted, content
@@ -89,6 +94,40 @@ def test_what_was_cut_before_is_mended_and_taught(tmp_path: Path) -> None:
         "round-1", "sparse", "weights", "final",
     }  # fmt: skip
     assert "l0" in progress.terms["sparse"]
+
+
+@pytest.mark.slow
+def test_every_method_says_what_it_bought_in_the_score(tmp_path: Path) -> None:
+    prune = {
+        "criterion": {"name": "l1"},
+        "budget": {"name": "ratio", "ratio": 0.5},
+        "width_multiple": 4,
+        "min_width": 4,
+        "schedule": {"name": "one_shot"},
+        "recovery": {"methods": ["batch_norm", "least_squares"], "images": 8},
+    }
+    workspace, progress = opened(tmp_path / "run", made(None, prune=prune)), Silent()
+    scores = train_and_prune(workspace, progress).scores
+    told = [note for note in progress.notes if note.startswith("pruned: ")]
+    assert [note.split()[1] for note in told] == ["batch_norm", "least_squares"]
+    figures = [re.search(r"dice from (\S+) to (\S+)$", note) for note in told if "was not kept" not in note]
+    found = [(float(m[1]), float(m[2])) for m in figures if m]
+    assert found and len(found) == len(figures)
+    assert found[0][0] == pytest.approx(scores["pruned, just cut"]["dice"], abs=1e-4)
+    assert found[-1][1] == pytest.approx(scores["pruned, mended"]["dice"], abs=1e-4)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(("method", "leaves"), [("magnitude", True), ("2:4", False)])
+def test_a_dead_unit_takes_no_layer_its_two_of_four(tmp_path: Path, method: str, leaves: bool) -> None:
+    """Of 8 filters one is dead, and 7 inputs do not divide by four."""
+    workspace = opened(tmp_path / "run", made(METHODS[method], prune=None))
+    module = workspace.fresh_module()
+    module.get_parameter("stem.0.weight").data[0] = 0.0
+    net = PrunedModel.from_module(module, torch.from_numpy(workspace.calibration(1)))
+    held = HeldPattern(method=method, pattern=two_of_four_pattern(net.module))
+    cut_dead_filters(workspace, net, held, Silent())
+    assert bool(net.cut) == leaves
 
 
 class Terms(Silent):

@@ -65,7 +65,8 @@ def plain() -> nn.Module:
         ({"ratio": 0.5, "calibration": [EXAMPLE * math.nan]}, "calibration batch 0 holds numbers that are not finite"),
         ({"ratio": 0.5, "criterion": ["l1"]}, r"criterion \['l1'\] is unknown"),
         ({"target": 0.5}, "target 0.5 is not understood"),
-        ({"ratio": 0.5, "calibration": [(EXAMPLE, 0)]}, "calibration batch 0 is tuple, not a batch of images"),
+        ({"ratio": 0.5, "calibration": [(EXAMPLE, 0, 0)]}, "calibration batch 0 is tuple, not a batch of images"),
+        ({"ratio": 0.5, "calibration": [(5, EXAMPLE)]}, "calibration batch 0 is tuple, not a batch of images"),
         (
             {"ratio": 0.5, "calibration": [EXAMPLE, EXAMPLE[0]]},
             r"calibration batch 1 is \(3, 16, 16\), not a batch of images .*like \(1, 3, 16, 16\)",

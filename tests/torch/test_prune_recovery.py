@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import edgeslim
 from edgeslim.errors import ConfigError, DataError
@@ -68,6 +69,15 @@ def test_a_recovery_belongs_to_its_cut() -> None:
     assert pruned.recovery is not None
     pruned.apply_cut(pruned.cut | {int(next(u for u in pruned.channels.unit_labels if u not in pruned.cut))})
     assert pruned.recovery is None
+
+
+def test_a_loader_of_labelled_images_calibrates_without_its_labels() -> None:
+    net = nets.randomized(nets.Residual())
+    loader = DataLoader(TensorDataset(IMAGES, torch.arange(len(IMAGES))), batch_size=8)
+    plain = edgeslim.prune(net, IMAGES[:1], ratio=0.4, calibration=IMAGES.split(8))
+    labelled = edgeslim.prune(net, IMAGES[:1], ratio=0.4, calibration=loader)
+    assert labelled.plan == plain.plan
+    assert all(torch.equal(t, plain.module.state_dict()[n]) for n, t in labelled.module.state_dict().items())
 
 
 @pytest.mark.parametrize("name", NETS)
