@@ -186,7 +186,7 @@ def _export(module: nn.Module, batch: torch.Tensor, dynamic_axes: tuple[int, ...
     common.ClearMetadataAndDocStringPass()(model)
     with _quiet():
         model = fold_constants(_name_sizes(model), module.state_dict())
-        return _own_outputs(shuffles_to_gathers(slices_to_gathers(model)))
+        return _own_tensors(_own_outputs(shuffles_to_gathers(slices_to_gathers(model))))
 
 
 def _takes_many(module: nn.Module) -> bool:
@@ -239,6 +239,23 @@ def _own_outputs(model: ir.Model) -> ir.Model:
             model.graph.append(copy)
             model.graph.outputs[index] = copy.outputs[0]
         taken.add(value)
+    return model
+
+
+def _own_tensors(model: ir.Model) -> ir.Model:
+    """Let go of the module: of its tensors, which go on changing in training, and of the tracer's own graph."""
+    for value in model.graph.initializers.values():
+        value.meta.clear()
+        if value.const_value is not None:
+            value.const_value = ir.tensor(np.array(value.const_value.numpy()), name=value.name)
+    for node in model.graph.all_nodes():
+        node.meta.clear()
+        for value in node.outputs:
+            value.meta.clear()
+    for value in model.graph.inputs:
+        value.meta.clear()
+    model.graph.meta.clear()
+    model.meta.clear()
     return model
 
 

@@ -61,6 +61,15 @@ class PrunedModel:
             ) from error
         return cls(module, example, analyze(trace(module, example), set(module.state_dict())))
 
+    def __deepcopy__(self, memo: dict[int, object]) -> PrunedModel:
+        """With weights of its own. The analysis is shared: nothing changes it."""
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        twin._masked, twin._compact, twin._dense_state = copy.deepcopy(
+            (self._masked, self._compact, self._dense_state), memo
+        )
+        return twin
+
     @property
     def module(self) -> nn.Module:
         """The masked net in dense shapes, with the newest weights."""

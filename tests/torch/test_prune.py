@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import edgeslim
 from edgeslim.errors import BudgetError, ConfigError, DataError, UnsupportedGraphError
 from edgeslim.exporter.cost import count_macs
 from edgeslim.exporter.passes.remove_channels import remove_channels
+from edgeslim.trainer.checkpoint import copy_state
 from edgeslim.trainer.criteria.ln_norm import LnNorm
 from edgeslim.trainer.models.unet import UNet
 from edgeslim.trainer.pruned import PrunedModel
@@ -79,6 +81,22 @@ def test_an_option_that_is_wrong(options: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         edgeslim.prune(plain(), EXAMPLE, **options)  # type: ignore[arg-type]
     assert caught.value.hint
+
+
+def test_a_copy_has_weights_of_its_own() -> None:
+    pruned = edgeslim.prune(plain(), EXAMPLE, ratio=0.5)
+    for compact in (False, True):
+        if compact:
+            pruned.compact()
+        twin = copy.deepcopy(pruned)
+        assert twin.plan == pruned.plan and twin.channels is pruned.channels
+        before = copy_state(pruned.module.state_dict())
+        trained = twin.compact() if compact else twin.module
+        with torch.no_grad():
+            for parameter in trained.parameters():
+                parameter += 1.0
+        assert all(torch.equal(t, before[name]) for name, t in pruned.module.state_dict().items())
+        assert not torch.equal(twin.module.state_dict()["head.weight"], before["head.weight"])
 
 
 def test_the_module_itself_is_not_changed() -> None:

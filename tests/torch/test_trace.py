@@ -107,6 +107,21 @@ def test_sizes_are_dynamic_and_called_by_name(name: str) -> None:
         agree(model, built(name), shape)
 
 
+def test_a_trace_does_not_follow_the_module_in_training() -> None:
+    net = nets.Plain()
+    model = trace(net, EXAMPLE)
+    before = {name: np.array(v.const_value.numpy()) for name, v in model.graph.initializers.items() if v.const_value}
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 1.0
+    assert before
+    for name, array in before.items():
+        tensor = model.graph.initializers[name].const_value
+        assert tensor is not None
+        np.testing.assert_array_equal(tensor.numpy(), array, err_msg=name)
+    assert not any(len(kept.meta) for kept in (*model.graph, *(v for n in model.graph for v in n.outputs)))
+
+
 def test_a_size_that_is_baked_in_is_said_to_be() -> None:
     """An adaptive pool is traced with the example's window: a dynamic size would be a lie."""
     model = traced("fixed size")
