@@ -202,24 +202,24 @@ class SparsifySection(Section):
 class WeightsSection(Section):
     """Pruning single weights, after the regularizers and before any channel goes unless `order` says otherwise."""
 
-    method: Literal["magnitude", "threshold", "2:4"] = "magnitude"
+    method: Literal["magnitude", "lamp", "threshold", "2:4"] = "magnitude"
     fraction: Fraction | None = None
-    """magnitude: the share that goes of all weights, those of channels that are cut already not counted."""
+    """magnitude, lamp: the share that goes of all weights, those of channels that are cut already not counted."""
     per_layer: bool = False
     """magnitude: the same share of every kernel instead of one order over all."""
     delta: NonNegativeFloat | None = None
     """threshold: the share by which the loss on the validation images may grow, in every round anew."""
     schedule: IterativeSchedule | None = None
-    """Rounds with training in between; one where absent. `magnitude` nears its fraction by the law, `threshold`
+    """Rounds with training in between; one where absent. A fraction is neared by the law, `threshold`
     searches anew every time."""
     finetune: FitSection
     """Training with the pruned weights held at zero, after the last round."""
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> WeightsSection:
-        for name, method in (("fraction", "magnitude"), ("delta", "threshold")):
-            if (getattr(self, name) is not None) != (self.method == method):
-                verb = "needs" if self.method == method else "has no"
+        for name, methods in (("fraction", ("magnitude", "lamp")), ("delta", ("threshold",))):
+            if (getattr(self, name) is not None) != (self.method in methods):
+                verb = "needs" if self.method in methods else "has no"
                 raise ValueError(f"method {self.method} {verb} {name}")
         if self.per_layer and self.method != "magnitude":
             raise ValueError(f"method {self.method} has no per_layer")

@@ -15,10 +15,12 @@ from edgeslim.errors import ConfigError, TrainingError
 from edgeslim.trainer.sparsity import (
     apply_pattern,
     find_kernels,
+    lamp_pattern,
     magnitude_pattern,
     threshold_pattern,
     two_of_four_pattern,
 )
+from edgeslim.trainer.sparsity.lamp import lamp_scores
 
 from . import nets
 from .test_compact import Tied
@@ -69,6 +71,41 @@ def test_per_layer_every_kernel_loses_its_share(own: list[list[float]], fraction
     pattern = magnitude_pattern(tiny(*own), fraction, per_layer=True)
     for keep, given_ in zip(pattern.keep.values(), own):
         assert int((~keep).sum()) == min(round(fraction * len(given_)), len(given_) - 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(values, min_size=1, max_size=4), st.floats(0, 1), st.sampled_from([1e-20, 0.01, 3.0, 1e20]))
+def test_lamp_prunes_as_many_and_does_not_ask_for_the_size_of_a_layer(
+    own: list[list[float]], fraction: float, factor: float
+) -> None:
+    pattern = lamp_pattern(tiny(*own), fraction)
+    total = sum(map(len, own))
+    assert (pattern.weights, pattern.pruned) == (total, min(round(fraction * total), total - len(own)))
+    assert all(bool(keep.any()) for keep in pattern.keep.values())
+    net = tiny(*own)
+    for keep, kernel in zip(pattern.keep.values(), find_kernels(net).found):  # within a kernel as by magnitude
+        if bool((~keep).any()):
+            assert kernel.weight[keep].abs().min() >= kernel.weight[~keep].abs().max()
+    with torch.no_grad():
+        net.get_parameter("0.weight").mul_(factor)
+    if all(v == 0 or abs(v) > 1e-9 for v in own[0]):  # no float32 becomes 0 or infinite
+        again = lamp_pattern(net, fraction)
+        assert all(torch.equal(again.keep[name], keep) for name, keep in pattern.keep.items())
+
+
+def test_lamp_by_hand() -> None:
+    """4 : 16 / (16 + 9), 3 : 9 / 25 = 0.36; of the other kernel 1 / (1 + 4) = 0.2 and 4 / 4 = 1."""
+    net = tiny([4, 3], [0.01, 0.02], [5, 0])
+    assert lamp_scores(find_kernels(net).found).tolist() == pytest.approx([1.0, 0.36, 0.2, 1.0, 1.0, 0.0])
+    assert [k.flatten().tolist() for k in lamp_pattern(net, 2 / 6).keep.values()] == [
+        [True, True], [False, True], [True, False],
+    ]  # fmt: skip
+    assert [k.flatten().tolist() for k in magnitude_pattern(net, 2 / 6).keep.values()] == [
+        [True, True], [False, True], [True, False],
+    ]  # fmt: skip
+    assert [k.flatten().tolist() for k in lamp_pattern(net, 3 / 6).keep.values()] == [
+        [True, False], [False, True], [True, False],
+    ]  # fmt: skip
 
 
 def test_equal_magnitudes_go_in_the_order_of_kernels_and_elements() -> None:

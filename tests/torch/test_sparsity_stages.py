@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 STEP = {"steps": 4, "batch_size": 2, "evaluate_every": 2, "warmup_steps": 0}
 METHODS: dict[str, dict[str, Any]] = {
     "magnitude": {"method": "magnitude", "fraction": 0.85, "finetune": STEP},
+    "lamp": {"method": "lamp", "fraction": 0.85, "finetune": STEP},
     "threshold": {"method": "threshold", "delta": 0.02, "finetune": {**STEP, "optimizer": "sgd"}},
     "2:4": {"method": "2:4", "finetune": STEP},
 }
@@ -237,12 +238,14 @@ def test_a_recipe_without_the_section_has_the_keys_it_had(tmp_path: Path) -> Non
         ({"finetune": STEP}, "weights: method magnitude needs fraction"),
         ({"fraction": 0.5, "delta": 0.1, "finetune": STEP}, "weights: method magnitude has no delta"),
         ({"method": "threshold", "finetune": STEP}, "weights: method threshold needs delta"),
+        ({"method": "lamp", "finetune": STEP}, "weights: method lamp needs fraction"),
+        ({"method": "lamp", "fraction": 0.5, "per_layer": True, "finetune": STEP}, "lamp has no per_layer"),
         ({"method": "threshold", "delta": 0.1, "per_layer": True, "finetune": STEP}, "threshold has no per_layer"),
         ({"method": "2:4", "fraction": 0.5, "finetune": STEP}, "weights: method 2:4 has no fraction"),
         ({"fraction": 1.0, "finetune": STEP}, r"weights\.fraction: .*less than 1"),
         ({"method": "threshold", "delta": -0.1, "finetune": STEP}, r"weights\.delta: "),
         ({"fraction": 0.5}, r"weights\.finetune: missing"),
-        ({"method": "random", "finetune": STEP}, r"weights\.method: .*'magnitude', 'threshold' or '2:4'"),
+        ({"method": "random", "finetune": STEP}, r"weights\.method: .*'magnitude', 'lamp', 'threshold' or '2:4'"),
         ({"method": "2:4", "schedule": IN_ROUNDS, "finetune": STEP}, "weights: method 2:4 has no schedule"),
         ({"fraction": 0.5, "schedule": {"rounds": 0}, "finetune": STEP}, r"weights\.schedule\.rounds: "),
     ],

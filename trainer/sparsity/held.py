@@ -24,6 +24,7 @@ from ..pruned import PrunedModel
 from ..recipe import WeightsSection
 from ..workspace import Workspace
 from .kernels import Kernels, find_kernels
+from .lamp import choose_lamp
 from .magnitude import choose_magnitude
 from .pattern import Pattern
 from .threshold import threshold_pattern
@@ -86,9 +87,11 @@ def choose_pattern(
     saved = _saved(workspace, stage)
     if section.method == "threshold" and saved is not None:
         return HeldPattern(method=section.method, pattern=_in_dense_shapes(_of_compact(saved, net, module), net))
+    fraction = 1.0 - (1.0 - (section.fraction or 0.0)) ** share if share < 1.0 else section.fraction or 0.0
     if section.method == "magnitude":
-        fraction = 1.0 - (1.0 - (section.fraction or 0.0)) ** share if share < 1.0 else section.fraction or 0.0
         pattern = choose_magnitude(_kernels_left(net), fraction, per_layer=section.per_layer)
+    elif section.method == "lamp":
+        pattern = choose_lamp(_kernels_left(net), fraction)
     elif section.method == "2:4":
         pattern = choose_two_of_four(_kernels_left(net))
     else:

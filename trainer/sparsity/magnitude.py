@@ -10,6 +10,8 @@ have gone instead is said in a note; where only such weights are left, fewer tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ from edgeslim.errors import ConfigError
 
 from .kernels import Kernel, Kernels, find_kernels
 from .pattern import Pattern
+
+Score = Callable[[tuple[Kernel, ...]], Tensor]
 
 
 def magnitude_pattern(module: nn.Module, fraction: float, *, per_layer: bool = False) -> Pattern:
@@ -32,6 +36,15 @@ def magnitude_pattern(module: nn.Module, fraction: float, *, per_layer: bool = F
 
 def choose_magnitude(kernels: Kernels, fraction: float, *, per_layer: bool = False) -> Pattern:
     """The same for kernels by themselves."""
+    return choose_smallest(kernels, fraction, magnitudes, per_layer=per_layer)
+
+
+def choose_smallest(kernels: Kernels, fraction: float, score: Score, *, per_layer: bool = False) -> Pattern:
+    """The pattern that prunes `fraction` of all weights, the smallest scores first.
+
+    score: of the weights of kernels one after the other, (weights,), at least 0 and largest for a kernel's largest
+    weight. Raises ConfigError for a fraction out of range.
+    """
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0.0 <= fraction <= 1.0:
         raise ConfigError(f"fraction is {fraction!r}; it must lie between 0 and 1", "0.9 prunes nine weights of ten")
     if not kernels.found:
@@ -39,15 +52,14 @@ def choose_magnitude(kernels: Kernels, fraction: float, *, per_layer: bool = Fal
     notes = list(kernels.notes)
     keep: dict[str, Tensor] = {}
     for group in [(k,) for k in kernels.found] if per_layer else [kernels.found]:
-        own, said = prune_smallest(group, round(fraction * sum(k.weight.numel() for k in group)))
+        own, said = _prune_smallest(group, score(group), round(fraction * sum(k.weight.numel() for k in group)))
         keep |= own
         notes += said
     return Pattern(keep=keep, notes=tuple(notes))
 
 
-def prune_smallest(kernels: tuple[Kernel, ...], count: int) -> tuple[dict[str, Tensor], list[str]]:
+def _prune_smallest(kernels: tuple[Kernel, ...], sizes: Tensor, count: int) -> tuple[dict[str, Tensor], list[str]]:
     """Kernel's name -> which of its weights stay when the `count` smallest go, and notes on what stayed instead."""
-    sizes = magnitudes(kernels)
     order = torch.argsort(sizes, stable=True)
     largest = largest_of_each(kernels, sizes)
     spared = largest & ~_all_but(order[:count], len(sizes))
