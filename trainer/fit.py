@@ -86,7 +86,7 @@ def fit(
     training = module.training
     if not training:  # as a pruned net comes, whose batch norms must follow its narrower layers
         module.train()
-    saved = ranks.from_first(lambda: find_fit(directory, key, module, pattern))
+    saved = ranks.from_first(lambda: find_fit(directory, key, module, pattern, plan))
     state = FitState() if saved is None else restore_state(saved, directory, module, cutter)
     progress.stage(name, section.steps)
     if state.finished:

@@ -100,10 +100,13 @@ def save_fit(
     )
 
 
-def find_fit(path: Path | None, key: str, module: nn.Module, pattern: State | None = None) -> Checkpoint | None:
+def find_fit(
+    path: Path | None, key: str, module: nn.Module, pattern: State | None = None, plan: PruningPlan | None = None
+) -> Checkpoint | None:
     """The checkpoint of this run, or None where there is none. Raises CheckpointError for that of another.
 
-    pattern: which single weights stay; a run that prunes others is another.
+    pattern: which single weights stay.  plan: what the module was cut by, where that is not the run's own doing. A run
+    that prunes others is another: scores that are nearly equal may fall otherwise on another machine.
     """
     if path is None or not (path.is_file() or (path / INDEX).exists()):  # a file is none of ours: loading refuses it
         return None
@@ -112,6 +115,8 @@ def find_fit(path: Path | None, key: str, module: nn.Module, pattern: State | No
     kept, wanted = saved.parts.get("pattern", {}), pattern or {}
     if kept.keys() != wanted.keys() or not all(torch.equal(kept[n], wanted[n].cpu()) for n in kept):
         raise CheckpointError(f"{path} prunes other weights than this run", "give another --out, or --fresh")
+    if plan is not None and saved.plan != plan:
+        raise CheckpointError(f"{path} was cut to other channels than this run", "give another --out, or --fresh")
     return saved
 
 

@@ -1,7 +1,8 @@
 """Method B on MNIST: how many weights LeNets need, and how many channels.
 
     dense        no penalty, nothing pruned: the net that all others start from
-    l2, l1, l0   training under the penalty, then rounds of magnitude pruning down to one fraction of the weights
+    l2, l1, l0   training under the penalty, then rounds of pruning down to one fraction of the weights
+    magnitude    l0, and the fraction by plain magnitudes where the recipe has layer-adaptive ones
     threshold    l0, then rounds of the largest threshold that the loss on the validation images allows
     channels     no penalty; whole channels by a budget, as structured methods are compared
 
@@ -61,7 +62,7 @@ _NETS = (
     Net(
         title="LeNet-5",
         recipe="l0-mnist-lenet-5",
-        cases=_penalties(l1="1.0e-4", delta="0.1"),
+        cases=[*_penalties(l1="1.0e-4", delta="0.1"), ("l0, magnitude", ("weights.method=magnitude",))],
         quick=["train.steps=300", "sparsify.fit.steps=300", *_SHORT, "finetune.fit.steps=200", "weights.fraction=0.98"],
     ),
 )

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import edgeslim
 from edgeslim.errors import CheckpointError
 from edgeslim.trainer.checkpoint import Checkpoint, load_checkpoint
-from edgeslim.trainer.fit import fit
+from edgeslim.trainer.criteria.random import Random
+from edgeslim.trainer.fit import FitResult, fit
 from edgeslim.trainer.fit_state import restore_state
 from edgeslim.trainer.progress import Silent
+from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import EarlyStop
 from edgeslim.trainer.task import Task
 from edgeslim.trainer.workspace import Workspace
@@ -166,6 +170,34 @@ def test_a_checkpoint_of_another_run(workspace: Workspace, tmp_path: Path) -> No
         with pytest.raises(CheckpointError, match=f"{name} does not fit this model"):
             train(workspace, tmp_path / "run", module=net)
     assert content(tmp_path / "run") == before
+
+
+def test_a_checkpoint_of_other_channels(workspace: Workspace, tmp_path: Path) -> None:
+    """As wide as this run's, so that its weights would fit."""
+    example = torch.from_numpy(workspace.calibration(1))
+    first, second = (
+        edgeslim.prune(workspace.fresh_module(), example, ratio=0.5, criterion=Random(seed=s)) for s in (0, 1)
+    )
+    assert first.plan != second.plan
+
+    def run(net: PrunedModel) -> FitResult:
+        return fit(
+            net.compact(),
+            workspace.task,
+            section(steps=1),
+            name="stage",
+            seed=0,
+            key="key",
+            plan=net.plan,
+            directory=tmp_path / "run",
+        )
+
+    run(first)
+    before = content(tmp_path / "run")
+    assert run(first).reused
+    with pytest.raises(CheckpointError, match="was cut to other channels than this run") as caught:
+        run(second)
+    assert "--fresh" in caught.value.hint and content(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize(
