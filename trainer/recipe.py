@@ -172,6 +172,15 @@ class DistillSection(Section):
 
     weight: NonNegativeFloat = 1.0
     temperature: PositiveFloat = 2.0
+    mixed: bool = False
+    """The last training shows images mixed of two, and learns from the teacher alone: they have no label. For a net
+    that was trained on these very images, and has no more to learn from them as they are."""
+
+    @model_validator(mode="after")
+    def _teaches(self) -> DistillSection:
+        if self.mixed and self.weight == 0:
+            raise ValueError("mixed images have no label, and the teacher's weight is 0: nothing would be learnt")
+        return self
 
 
 class FinetuneSection(Section):

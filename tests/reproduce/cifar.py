@@ -6,7 +6,10 @@ The mark: Torch-Pruning 1.6.1 with l1 fell to 25.3 % right after the cut and had
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+
+from edgeslim.trainer.recipe import DistillSection
 
 from .case import Case, Experiment
 from .one_cut import FIT, Cut, cut_case
@@ -28,6 +31,7 @@ COLUMNS = (
     ("mended, fine-tuned", "mended, trained", 1),
 )
 RESNET56 = "ResNet-56, reconstruction"
+MIXED = "ResNet-56, reconstruction, taught on mixtures"
 BUNDLE = "ResNet-20, the recipe's bundle"
 
 
@@ -40,10 +44,16 @@ def _cases(quick: bool) -> Sequence[Case]:
             for name in ("l1", "reconstruction")
         ]  # fmt: skip
     big = Cut(model="resnet56", criterion={"name": "reconstruction"}, wish=HALF, recovery=RECOVERY, trained=("mended",))
+    taught = dataclasses.replace(
+        big,
+        fit=FIT.model_copy(update={"lr": 5e-3}),
+        distill=DistillSection(weight=1.0, temperature=4.0, mixed=True),
+    )
     shipped = ["data.root={data}/cifar10", "model.weights={data}/weights/cifar10_resnet/resnet20-12fca82f.th"]
     return [
         *(cut_case(name, Cut(criterion={"name": name}, wish=HALF, recovery=RECOVERY)) for name in CRITERIA),
         cut_case(RESNET56, big),
+        cut_case(MIXED, taught),
         recipe_case(BUNDLE, "reconstruction-cifar10-resnet20", shipped),
     ]
 
@@ -52,7 +62,7 @@ def _tables(records: Records, cases: Sequence[Case]) -> str:
     """One of the criteria, one of ResNet-56, one of the recipe's bundle; a column that no run has is left out."""
     groups = [
         ("ResNet-20", [c for c in cases if c.name in CRITERIA]),
-        ("ResNet-56", [c for c in cases if c.name == RESNET56]),
+        ("ResNet-56", [c for c in cases if c.name in (RESNET56, MIXED)]),
     ]
     made = []
     for heading, own in groups:

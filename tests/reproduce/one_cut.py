@@ -31,7 +31,7 @@ import edgeslim
 from edgeslim.exporter.cost import count_macs
 from edgeslim.exporter.trace import trace
 from edgeslim.trainer.criteria import build_criterion
-from edgeslim.trainer.distill import teacher_term
+from edgeslim.trainer.distill import on_mixtures, teacher_term
 from edgeslim.trainer.fit import fit
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import DistillSection, FitSection
@@ -130,7 +130,8 @@ def _finetune(small: nn.Module, dense: nn.Module, cut: Cut, seed: int, cifar: Ci
     for tensor in small.state_dict().values():
         key.update(str(tuple(tensor.shape)).encode() + tensor.numpy().tobytes())
     terms = {} if cut.distill is None else {"teacher": teacher_term(dense, cut.distill, cifar.task.ignore_index)}
+    task = on_mixtures(cifar.task) if cut.distill is not None and cut.distill.mixed else cifar.task
     fit(
-        small, cifar.task, cut.fit, name="final", seed=seed, key=key.hexdigest(), terms=terms,
+        small, task, cut.fit, name="final", seed=seed, key=key.hexdigest(), terms=terms,
         directory=directory / key.hexdigest()[:16],
     )  # fmt: skip

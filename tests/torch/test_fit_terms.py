@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeslim.errors import TrainingError
+from edgeslim.errors import ConfigError, TrainingError
 from edgeslim.trainer.checkpoint import load_checkpoint
-from edgeslim.trainer.distill import teacher_term
+from edgeslim.trainer.distill import mixed, on_mixtures, teacher_term
 from edgeslim.trainer.fit import fit
 from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import DistillSection
+from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.regularizers import L0, Scheduled, penalties, view_of
 from edgeslim.trainer.task import AfterStep, Step
 from edgeslim.trainer.workspace import Workspace
 
-from .runs import STEPS, identical, last_is_best, section
+from .runs import STEPS, identical, last_is_best, recipe, section
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,6 +65,73 @@ def test_a_teacher_pulls_the_student_and_stays_as_it_is(workspace: Workspace) ->
     assert identical(master, untouched)
     assert not master.training
     assert all(p.grad is None for p in master.parameters())
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_mixtures_are_sums_and_patchworks_of_two(count: int) -> None:
+    """Every image holds a number of its own in the first channel and its double in the second."""
+    numbers = torch.arange(1.0, count + 1)
+    images = numbers[:, None, None, None] * torch.tensor([1.0, 2.0])[None, :, None, None] * torch.ones(count, 2, 6, 10)
+    untouched = images.clone()
+    sizes = set[int]()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        made = mixed(images)
+        torch.manual_seed(seed)
+        assert torch.equal(made, mixed(images)) and torch.equal(images, untouched)
+        assert made.shape == images.shape
+        torch.testing.assert_close(made[:, 1], 2 * made[:, 0])
+        torch.manual_seed(seed)
+        others = numbers.roll(int(torch.randint(1, max(count, 2), ())))
+        assert count == 1 or not bool((others == numbers).any())
+        for index, image in enumerate(made[:, 0]):
+            own, other = float(numbers[index]), float(others[index])
+            found = image.unique()
+            if index < count // 2:
+                assert float(found.max() - found.min()) < 1e-5
+                assert min(own, other) - 1e-5 <= float(found[0]) <= max(own, other) + 1e-5
+            else:
+                assert set(found.tolist()) <= {own, other}
+                rows, columns = (image == other).any(1), (image == other).any(0)
+                if own != other:
+                    assert int((image == other).sum()) == int(rows.sum()) * int(columns.sum())
+                    sizes.add(int(rows.sum()))
+    assert count == 1 or len(sizes) > 3
+
+
+def test_a_net_taught_on_mixtures_sees_no_label(workspace: Workspace) -> None:
+    """Targets turned round change nothing, and the images of a step are not those of the task."""
+    torch.manual_seed(1)
+    master = workspace.fresh_module()
+    seen, nets = list[Tensor](), list[nn.Module]()
+
+    def turned(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        images, targets = workspace.task.prepare(images, targets)
+        return images, 1 - targets.clamp(max=1)
+
+    for prepare in (workspace.task.prepare, turned):
+        task = on_mixtures(dataclasses.replace(workspace.task, prepare=prepare))
+        term = teacher_term(copy.deepcopy(master), DistillSection(mixed=True), ignore_index=-1)
+        student = workspace.fresh_module()
+        result = fit(
+            student, last_is_best(task), section(steps=3, evaluate_every=3), name="stage", seed=0,
+            terms={"teacher": term}, after_step=[lambda step: seen.append(step.images.clone())],
+        )  # fmt: skip
+        assert result.terms["teacher"] > 0
+        nets.append(student)
+    assert identical(*nets)
+    plain = list[Tensor]()
+    changed = section(steps=3, evaluate_every=3)
+    look = [lambda step: plain.append(step.images.clone())]
+    fit(workspace.fresh_module(), last_is_best(workspace.task), changed, name="stage", seed=0, after_step=look)
+    assert not any(torch.equal(a, b) for a, b in zip(seen, plain))
+
+
+def test_mixtures_need_a_teacher_who_counts() -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.distill: mixed images have no label"):
+        parse_recipe({**recipe().model_dump(mode="json"), "finetune": {
+            "fit": {"steps": 1}, "distill": {"weight": 0.0, "mixed": True},
+        }})  # fmt: skip
 
 
 def test_masks_hold_through_training_and_the_plan_is_kept(workspace: Workspace, tmp_path: Path) -> None:

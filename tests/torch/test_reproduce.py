@@ -120,7 +120,8 @@ def test_the_cases_of_mnist_are_recipes_that_load(quick: bool) -> None:
 
 @pytest.mark.parametrize("title", ["LeNet-300-100, ", "LeNet-5, "])
 def test_cases_of_one_net_start_from_one_dense_net(title: str) -> None:
-    recipes = [loaded(case) for case in MNIST.cases(False) if case.name.startswith(title)]
+    own = [case for case in MNIST.cases(False) if case.name.startswith(title) and not case.name.endswith("channels")]
+    recipes = [loaded(case) for case in own]
     assert len(recipes) >= 4
     first = recipes[0]
     for recipe in recipes:

@@ -7,13 +7,14 @@ final     fine-tune with the dense net as teacher
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 
 from torch import nn
 
 from edgeslim.errors import InvariantError
 
-from ..distill import teacher_term
+from ..distill import on_mixtures, teacher_term
 from ..progress import Progress
 from ..pruned import PrunedModel
 from ..recipe import OneShotSchedule, PruneSection
@@ -89,5 +90,7 @@ def finetune(
     progress: Progress,
 ) -> dict[str, Numbers]:
     """The last optimisation."""
-    section = workspace.recipe.finetune.fit
-    return {"final": train_pruned(workspace, net, section, "final", progress, terms=terms, held=held)}
+    section = workspace.recipe.finetune
+    if section.distill is not None and section.distill.mixed:
+        workspace = dataclasses.replace(workspace, task=on_mixtures(workspace.task))
+    return {"final": train_pruned(workspace, net, section.fit, "final", progress, terms=terms, held=held)}
