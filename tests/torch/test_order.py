@@ -130,6 +130,20 @@ def test_a_dead_unit_takes_no_layer_its_two_of_four(tmp_path: Path, method: str,
     assert bool(net.cut) == leaves
 
 
+@pytest.mark.slow
+def test_a_net_without_channels_to_cut_is_exported_as_the_last_section_left_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(nets.__file__, tmp_path / "fixed_order_nets.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = made(METHODS["magnitude"], {"name": "fixed_order_nets:Fixed"}, order=["weights", "sparsify", "prune"])
+    workspace, progress = opened(tmp_path / "run", wanted), Silent()
+    trained = train_and_prune(workspace, progress)
+    assert list(trained.scores) == ["dense", "weights, just pruned", "weights", "sparse"]
+    bundle = read_bundle(export_net(workspace, trained.pruned, "compact", progress))
+    assert read_bundle(export_run_of(workspace, tmp_path / "run")).model == bundle.model
+
+
 class Terms(Silent):
     """Which terms of the loss every stage reports."""
 
