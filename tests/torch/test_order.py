@@ -207,6 +207,16 @@ def test_a_stage_depends_on_what_was_done_before_it(tmp_path: Path) -> None:
     assert [other.key(s) == first.key(s) for s in stages] == [True, False, False, False, False]
 
 
+def test_a_stage_behind_pruned_weights_depends_on_what_becomes_of_dead_filters(tmp_path: Path) -> None:
+    """The section `prune` says which of them go, and a net that has lost some has the dense one as teacher."""
+    order = ["weights", "sparsify", "prune"]
+    usual = opened(tmp_path, recipe(order))
+    taught = opened(tmp_path, recipe(order, finetune={"fit": STEP, "distill": None}))
+    wide = opened(tmp_path, recipe(order, prune={"budget": {"name": "ratio", "ratio": 0.5}, "width_multiple": 2}))
+    for other in (taught, wide):
+        assert [usual.key(s) == other.key(s) for s in ("dense", "weights", "sparse")] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     "order", [["prune", "weights"], ["prune", "prune", "weights"], ["prune", "sparsify", "weights", "prune"], []]
 )
