@@ -130,6 +130,27 @@ def test_a_dead_unit_takes_no_layer_its_two_of_four(tmp_path: Path, method: str,
     assert bool(net.cut) == leaves
 
 
+def test_dead_units_leave_widths_that_both_the_recipe_and_two_of_four_want(tmp_path: Path) -> None:
+    """Of 16 filters four are dead; 12 divide by four, but the recipe wants multiples of 8."""
+    wide = {"name": "unet", "args": {"width": 16, "depth": 1}}
+    prune = {"budget": {"name": "ratio", "ratio": 0.5}, "width_multiple": 8, "min_width": 8}
+    workspace = opened(tmp_path / "run", made(METHODS["2:4"], wide, prune=prune))
+    module = workspace.fresh_module()
+    module.get_parameter("stem.0.weight").data[:4] = 0.0
+    net = PrunedModel.from_module(module, torch.from_numpy(workspace.calibration(1)))
+    cut_dead_filters(workspace, net, HeldPattern(method="2:4", pattern=two_of_four_pattern(net.module)), Silent())
+    assert not net.cut
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [list(SECTIONS), CHANNELS_FIRST], ids="-".join)
+def test_kernels_that_stay_whole_are_told(tmp_path: Path, order: list[str]) -> None:
+    """As the first one does, which reads the image's three channels."""
+    progress = Silent()
+    train_and_prune(opened(tmp_path / "run", recipe(order, "2:4")), progress)
+    assert "weights: stem.0.weight stays whole: 3 input channels do not divide by 4" in progress.notes
+
+
 @pytest.mark.slow
 def test_a_net_without_channels_to_cut_is_exported_as_the_last_section_left_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
