@@ -107,7 +107,7 @@ def _calibration(
     if loss is None:  # a loader's targets are of no use then
         return _images([batch[0] if _is_pair(batch) else batch for batch in batches], example), NO_LESSON
     for number, batch in enumerate(batches):
-        if not _is_pair(batch) or not isinstance(batch[1], torch.Tensor) or len(batch[0]) != len(batch[1]):
+        if not _is_pair(batch) or not isinstance(batch[1], torch.Tensor) or batch[0].shape[:1] != batch[1].shape[:1]:
             raise ConfigError(
                 f"calibration batch {number} is {type(batch).__name__}; with a loss it is (images, targets), as many "
                 "of one as of the other",

@@ -15,8 +15,10 @@ from .checkpoint import Checkpoint, check_fit, load_checkpoint, load_state
 from .compress import REPORT, export_net, score_bundle
 from .progress import Progress
 from .pruned import PrunedModel
+from .recipe import Recipe
 from .recipe_file import parse_recipe
 from .sparsity.held import STAGE
+from .stages.sparse import SPARSE
 from .workspace import Workspace, open_workspace
 
 
@@ -57,8 +59,9 @@ def export_run(
             check_fit(final, workspace.stage("final"), key, net.module)
             net.load_dense_state(final.model)
     elif not dense and workspace.recipe.weights is not None:  # single weights were all there was to prune
-        last = _finished(workspace, STAGE)
-        check_fit(last, workspace.stage(STAGE), workspace.key(STAGE), module)
+        stage = _last_without_cuts(workspace.recipe)
+        last = _finished(workspace, stage)
+        check_fit(last, workspace.stage(stage), workspace.key(stage), module)
         net.load_dense_state(last.model)
     path = export_net(workspace, net, kind, progress, bundle, archive)
     manifest = score_bundle(workspace, path, progress)
@@ -66,6 +69,12 @@ def export_run(
     if report is not None:
         amend_bundle(path, files={REPORT: report})
     return path
+
+
+def _last_without_cuts(recipe: Recipe) -> str:
+    """The stage that left the weights of a net without channels to prune, which is not fine-tuned."""
+    later = recipe.order[recipe.order.index("weights") :]
+    return SPARSE if "sparsify" in later and recipe.sparsify is not None else STAGE
 
 
 def _check_place(run: Path, bundle: Path, kind: str) -> None:

@@ -121,6 +121,10 @@ def _sections_until(stage: str, recipe: Recipe) -> list[BaseModel | None]:
         found.append(recipe.export.model_copy(update={"simplify": True}))
     if "prune" in past:  # the dense net teaches what has been cut
         return [*found, recipe.finetune]
+    if (
+        "weights" in past[:-1] and recipe.weights is not None
+    ):  # and what has lost dead filters, by the widths of `prune`
+        return [*found, recipe.prune, recipe.finetune]
     return [*found, *gradual] if kind == "sparse" else found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from edgeslim.errors import ConfigError
+from edgeslim.errors import CheckpointError, ConfigError
 from edgeslim.runtime import read_bundle
 from edgeslim.trainer.checkpoint import load_checkpoint
 from edgeslim.trainer.compress import export_net
@@ -23,6 +23,7 @@ from edgeslim.trainer.sparsity import two_of_four_pattern
 from edgeslim.trainer.sparsity.held import HeldPattern
 from edgeslim.trainer.stages import train_and_prune
 from edgeslim.trainer.stages.weights import cut_dead_filters
+from edgeslim.trainer.workspace import Workspace
 
 from . import nets
 from .runs import Interrupted, content
@@ -130,6 +131,41 @@ def test_a_dead_unit_takes_no_layer_its_two_of_four(tmp_path: Path, method: str,
     assert bool(net.cut) == leaves
 
 
+def test_dead_units_leave_widths_that_both_the_recipe_and_two_of_four_want(tmp_path: Path) -> None:
+    """Of 16 filters four are dead; 12 divide by four, but the recipe wants multiples of 8."""
+    wide = {"name": "unet", "args": {"width": 16, "depth": 1}}
+    prune = {"budget": {"name": "ratio", "ratio": 0.5}, "width_multiple": 8, "min_width": 8}
+    workspace = opened(tmp_path / "run", made(METHODS["2:4"], wide, prune=prune))
+    module = workspace.fresh_module()
+    module.get_parameter("stem.0.weight").data[:4] = 0.0
+    net = PrunedModel.from_module(module, torch.from_numpy(workspace.calibration(1)))
+    cut_dead_filters(workspace, net, HeldPattern(method="2:4", pattern=two_of_four_pattern(net.module)), Silent())
+    assert not net.cut
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [list(SECTIONS), CHANNELS_FIRST], ids="-".join)
+def test_kernels_that_stay_whole_are_told(tmp_path: Path, order: list[str]) -> None:
+    """As the first one does, which reads the image's three channels."""
+    progress = Silent()
+    train_and_prune(opened(tmp_path / "run", recipe(order, "2:4")), progress)
+    assert "weights: stem.0.weight stays whole: 3 input channels do not divide by 4" in progress.notes
+
+
+@pytest.mark.slow
+def test_a_net_without_channels_to_cut_is_exported_as_the_last_section_left_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(nets.__file__, tmp_path / "fixed_order_nets.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = made(METHODS["magnitude"], {"name": "fixed_order_nets:Fixed"}, order=["weights", "sparsify", "prune"])
+    workspace, progress = opened(tmp_path / "run", wanted), Silent()
+    trained = train_and_prune(workspace, progress)
+    assert list(trained.scores) == ["dense", "weights, just pruned", "weights", "sparse"]
+    bundle = read_bundle(export_net(workspace, trained.pruned, "compact", progress))
+    assert read_bundle(export_run_of(workspace, tmp_path / "run")).model == bundle.model
+
+
 class Terms(Silent):
     """Which terms of the loss every stage reports."""
 
@@ -157,6 +193,20 @@ def test_a_run_in_another_order_is_resumed_bit_for_bit(tmp_path: Path, method: s
     for stage in stages:
         assert content(tmp_path / "stopped/stages" / stage) == content(tmp_path / "whole/stages" / stage), stage
     assert resumed.scores == whole.scores
+
+
+@pytest.mark.slow
+def test_a_threshold_that_was_found_among_other_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As scores that are nearly equal may fall otherwise on another machine."""
+    monkeypatch.setattr(Workspace, "key", lambda workspace, stage: stage)
+    one_shot = {"criterion": {"name": "l1"}, "width_multiple": 2, "min_width": 2, "schedule": {"name": "one_shot"}}
+    for ratio in (0.5, 0.25):
+        prune = {**one_shot, "budget": {"name": "ratio", "ratio": ratio}}
+        workspace = opened(tmp_path / "run", recipe(CHANNELS_FIRST, "threshold", prune=prune, sparsify=None))
+        if ratio == 0.5:
+            train_and_prune(workspace, Silent())
+    with pytest.raises(CheckpointError, match=r"stages/weights: .* does not fit"):
+        train_and_prune(workspace, Silent())
 
 
 @pytest.mark.slow
@@ -191,6 +241,16 @@ def test_a_stage_depends_on_what_was_done_before_it(tmp_path: Path) -> None:
     assert all(plain.key(s) == usual.key(s) for s in stages)
     assert [usual.key(s) == first.key(s) for s in stages] == [True, False, False, False, False]
     assert [other.key(s) == first.key(s) for s in stages] == [True, False, False, False, False]
+
+
+def test_a_stage_behind_pruned_weights_depends_on_what_becomes_of_dead_filters(tmp_path: Path) -> None:
+    """The section `prune` says which of them go, and a net that has lost some has the dense one as teacher."""
+    order = ["weights", "sparsify", "prune"]
+    usual = opened(tmp_path, recipe(order))
+    taught = opened(tmp_path, recipe(order, finetune={"fit": STEP, "distill": None}))
+    wide = opened(tmp_path, recipe(order, prune={"budget": {"name": "ratio", "ratio": 0.5}, "width_multiple": 2}))
+    for other in (taught, wide):
+        assert [usual.key(s) == other.key(s) for s in ("dense", "weights", "sparse")] == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,14 @@ def plain() -> nn.Module:
             {"ratio": 0.5, "calibration": [(EXAMPLE[:0], EXAMPLE[:0])], "loss": torch.nn.functional.mse_loss},
             "calibration is empty",
         ),
+        (
+            {"ratio": 0.5, "calibration": [(EXAMPLE, torch.tensor(1))], "loss": torch.nn.functional.cross_entropy},
+            r"calibration batch 0 is tuple; with a loss it is \(images, targets\), as many",
+        ),
+        (
+            {"ratio": 0.5, "calibration": [(EXAMPLE[0, 0, 0, 0],) * 2], "loss": torch.nn.functional.mse_loss},
+            "targets of calibration do not fit together",
+        ),
         ({"ratio": 0.5, "calibration": 5}, "calibration is a int"),
         ({"ratio": 0.5, "calibration": [EXAMPLE * math.nan]}, "calibration batch 0 holds numbers that are not finite"),
         ({"ratio": 0.5, "criterion": ["l1"]}, r"criterion \['l1'\] is unknown"),

@@ -10,8 +10,8 @@ narrows along:
 over the weights w that the family has slices of. What a family takes changes only when it takes a step; what that
 saves also changes when another one narrows the same weights, so it is counted anew for all of them at once.
 
-Scores below zero, as standard scores are, are all lifted by the same until the lowest is zero: of losses below zero per
-MAC the smallest would be the one that saves the fewest MACs.
+Where scores lie below zero, as standard scores do, all are lifted by the same until the lowest is zero: of negative
+losses per MAC the smallest would be that of the family that saves the fewest MACs.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ class Macs:
         Raises BudgetError if the narrowest allowed net still needs more.
         """
         weights = _Weights.of(channels, self.costs)
-        finite = scores[np.isfinite(scores)]
-        scores = scores - min(float(finite.min(initial=0.0)), 0.0)
+        scores = scores - scores[np.isfinite(scores)].min(initial=0.0)
         ends = np.cumsum([family.width for family in channels.families])
         ladders = [
             _Ladder(family, own, self.limits.in_units(family, self.min_share), weights)

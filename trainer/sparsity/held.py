@@ -84,7 +84,7 @@ def choose_pattern(
     fraction, on a logarithmic scale.
     """
     progress.stage("choosing weights")
-    saved = _saved(workspace, stage)
+    saved = _saved(workspace, net, stage)
     if section.method == "threshold" and saved is not None:
         return HeldPattern(method=section.method, pattern=_in_dense_shapes(_of_compact(saved, net, module), net))
     fraction = 1.0 - (1.0 - (section.fraction or 0.0)) ** share if share < 1.0 else section.fraction or 0.0
@@ -121,14 +121,15 @@ def validation_loss(workspace: Workspace) -> Callable[[nn.Module], float]:
     return loss
 
 
-def _saved(workspace: Workspace, stage: str) -> Pattern | None:
-    """The pattern in this stage's checkpoint, where that is of the same recipe."""
+def _saved(workspace: Workspace, net: PrunedModel, stage: str) -> Pattern | None:
+    """The pattern in this stage's checkpoint, where that is of the same recipe and the same channels."""
     path = workspace.stage(stage)
     if not (path / INDEX).is_file():
         return None
     saved = load_checkpoint(path)
-    if saved.key != workspace.key(stage) or "pattern" not in saved.parts:
-        return None
+    cut = net.plan if net.cut else None
+    if saved.key != workspace.key(stage) or saved.plan != cut or "pattern" not in saved.parts:
+        return None  # what trains next says whose checkpoint it is
     return Pattern(keep=saved.parts["pattern"])
 
 

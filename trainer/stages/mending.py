@@ -27,7 +27,7 @@ def mend(workspace: Workspace, section: RecoverySection, net: PrunedModel, forme
 
 def unkept_note(cut: str, method: str) -> str:
     """What a person should know of a method that was not kept after a cut."""
-    return f"{cut}: {method} was not kept, for the outputs did not come nearer to the dense net's"
+    return f"{cut}: {method} was not kept, for it did not bring the outputs nearer to those before the cut"
 
 
 def gain_note(cut: str, gain: Gain, score: str, before: Numbers, after: Numbers) -> str:

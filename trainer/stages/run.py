@@ -8,9 +8,9 @@
     round-k   score, cut, recover                                                          stages/round-k
     final     fine-tune the compact net with the dense net as teacher                      stages/final
 
-`order` in a recipe may have sparse, weights and the rounds in another one. Pruned weights stay zero to the end. From
-the first cut on it is the compact module that trains, which is exact and takes a fraction of the time. A net that
-hard-codes its widths trains masked instead, and that is said.
+This is the default order; `order` in a recipe moves sparse, weights and the rounds. Pruned weights stay zero to the
+end. From the first cut on it is the compact module that trains, which is exact and takes a fraction of the time, and
+the dense net teaches it. A net that hard-codes its widths trains masked instead, and that is said.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -20,8 +21,8 @@ from ..workspace import Workspace
 from .scoring import limits_of
 from .training import form_of, train_form
 
-_FOURS = WidthLimits(multiple=4, minimum=4)
-"""A layer that reads another number of channels cannot be two of four."""
+_FOUR = 4
+"""Only a layer whose input channels divide by it can be two of four."""
 
 
 def prune_weights(
@@ -39,7 +40,9 @@ def prune_weights(
         stage, fit_section = (STAGE, section.finetune) if last else (f"{STAGE}-{number}", schedule.between)
         form = form_of(workspace, net, stage, progress)
         held = _choose(workspace, net, form.module, section, progress, stage, rounds.share(number))
-        form = replace(form, pattern=(pattern := held.on(net, form.module)))
+        # What is told of a kernel is told where it is chosen, once.
+        pattern = replace(held.on(net, form.module), notes=held.pattern.notes)
+        form = replace(form, pattern=pattern)
         apply_pattern(form.module, pattern)
         scores[f"{stage}, just pruned"] = workspace.task.evaluate(form.module)
         if fit_section is not None:
@@ -50,7 +53,10 @@ def prune_weights(
 def cut_dead_filters(workspace: Workspace, net: PrunedModel, held: HeldPattern, progress: Progress) -> HeldPattern:
     """Cut the filters without a weight, and let the pattern follow where their constants went."""
     prune = workspace.recipe.prune  # without it nobody has said which widths are worth having
-    limits = _FOURS if held.method == "2:4" else None if prune is None else limits_of(prune)
+    limits = None if prune is None else limits_of(prune)
+    if held.method == "2:4":
+        multiple, minimum = (1, 1) if limits is None else (limits.multiple, limits.minimum)
+        limits = WidthLimits(multiple=math.lcm(multiple, _FOUR), minimum=max(minimum, _FOUR))
     for note in cut_dead(net, workspace.calibration(2), limits).notes:
         progress.note(note)
     return held.admitting(net.module)
