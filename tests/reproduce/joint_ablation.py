@@ -130,7 +130,9 @@ def _variant(name: str, overrides: Mapping[str, Any]) -> Case:
             given["prune"]["criterion"] = {"name": "random", "seed": seed}
         return _scores(given, place.work / f"{file_name(name)}-{seed}", place)
 
-    return Case(name=name, settings=recipe, run=run)
+    # As resolved: with another default it would be another case.
+    whole = parse_recipe(recipe | {"data": {**recipe["data"], "root": "data"}})
+    return Case(name=name, settings=whole.model_dump(mode="json", exclude={"name", "bench"}), run=run)
 
 
 def _scores(given: Section, directory: Path, place: Place) -> dict[str, float]:
