@@ -42,7 +42,7 @@ def train_sparse(
     prune = workspace.recipe.gradual
     if prune is not None and isinstance(prune.schedule, GradualSchedule) and net.channels.families:
         return _cut_meanwhile(workspace, net, section, scheduled, prune, prune.schedule, progress)
-    form = form_of(workspace, net, SPARSE, progress, held)
+    form = form_of(net, held)
     with penalties(form.module, scheduled, section.fit.steps) as ours:
         return {
             SPARSE: train_form(

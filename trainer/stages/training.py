@@ -68,26 +68,25 @@ def train_stage(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The module that is trained for a net, the single weights that stay in it, and what must follow every step."""
+    """The module that is trained for a net, and the single weights that stay in it.
+
+    masked: why the net trains masked though it has been cut; "" where it does not.
+    """
 
     module: nn.Module
     pattern: Pattern | None = None
-    after_step: Sequence[AfterStep] = ()
+    masked: str = ""
 
 
-def form_of(
-    workspace: Workspace, net: PrunedModel, stage: str, progress: Progress, held: HeldPattern | None = None
-) -> Form:
+def form_of(net: PrunedModel, held: HeldPattern | None = None) -> Form:
     """The compact module of a net that has been cut, or the masked one where the class cannot be shrunk."""
-    module, after_step = net.module, list[AfterStep]()
+    module, masked = net.module, ""
     if net.cut:
         try:
             module = net.compact()
         except UnsupportedGraphError as error:
-            check_masked(stage, workspace.ranks, error.message)
-            progress.note(f"{stage} trains masked: {error.message}")
-            after_step.append(lambda _: net.hold_masks())
-    return Form(module=module, pattern=None if held is None else held.on(net, module), after_step=after_step)
+            masked = error.message
+    return Form(module=module, pattern=None if held is None else held.on(net, module), masked=masked)
 
 
 def train_form(
@@ -102,6 +101,11 @@ def train_form(
     after_step: Sequence[AfterStep] = (),
 ) -> Numbers:
     """Train a form of `net`, which has the new weights then. Returns its scores."""
+    holding_masks: list[AfterStep] = []
+    if form.masked:
+        check_masked(stage, workspace.ranks, form.masked)
+        progress.note(f"{stage} trains masked: {form.masked}")
+        holding_masks.append(lambda _: net.hold_masks())
     result = train_stage(
         workspace,
         form.module,
@@ -109,7 +113,7 @@ def train_form(
         stage,
         progress,
         terms=terms,
-        after_step=[*form.after_step, *after_step],
+        after_step=[*holding_masks, *after_step],
         plan=net.plan if net.cut else None,
         pattern=form.pattern,
     )
@@ -127,5 +131,4 @@ def train_pruned(
     held: HeldPattern | None = None,
 ) -> Numbers:
     """Train `net` in the form that suits it. Returns its scores."""
-    form = form_of(workspace, net, stage, progress, held)
-    return train_form(workspace, net, form, section, stage, progress, terms=terms)
+    return train_form(workspace, net, form_of(net, held), section, stage, progress, terms=terms)

@@ -38,7 +38,7 @@ def prune_weights(
     for number in range(1, schedule.rounds + 1):
         last = number == schedule.rounds
         stage, fit_section = (STAGE, section.finetune) if last else (f"{STAGE}-{number}", schedule.between)
-        form = form_of(workspace, net, stage, progress)
+        form = form_of(net)
         held = _choose(workspace, net, form.module, section, progress, stage, rounds.share(number))
         # What is told of a kernel is told where it is chosen, once.
         pattern = replace(held.on(net, form.module), notes=held.pattern.notes)
