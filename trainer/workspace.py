@@ -119,11 +119,10 @@ def _sections_until(stage: str, recipe: Recipe) -> list[BaseModel | None]:
     gradual = [] if recipe.gradual is None or "sparsify" not in past else [recipe.gradual]
     if gradual and recipe.export.size is not None:  # the frame on which a budget counts work, cut within a stage
         found.append(recipe.export.model_copy(update={"simplify": True}))
-    if "prune" in past:  # the dense net teaches what has been cut
+    # The dense net teaches what has been cut, dead filters included, which leave by the widths of `prune`.
+    if "prune" in past:
         return [*found, recipe.finetune]
-    if (
-        "weights" in past[:-1] and recipe.weights is not None
-    ):  # and what has lost dead filters, by the widths of `prune`
+    if recipe.weights is not None and "weights" in past[:-1]:
         return [*found, recipe.prune, recipe.finetune]
     return [*found, *gradual] if kind == "sparse" else found
 

@@ -67,6 +67,7 @@ def _cut_meanwhile(
     schedule: GradualSchedule,
     progress: Progress,
 ) -> dict[str, Numbers]:
+    """Train a copy in dense shapes that is cut on the way; `net` has its weights and its plan then."""
     module, recovery = copy.deepcopy(net.module), prune.recovery
     with penalties(module, scheduled, section.fit.steps) as ours:
         cuts = GradualCuts(
