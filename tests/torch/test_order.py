@@ -166,6 +166,41 @@ def test_a_net_without_channels_to_cut_is_exported_as_the_last_section_left_it(
     assert read_bundle(export_run_of(workspace, tmp_path / "run")).model == bundle.model
 
 
+@pytest.mark.slow
+def test_only_the_last_training_sees_mixtures_and_it_is_resumed(tmp_path: Path) -> None:
+    prune = {
+        "criterion": {"name": "l1"},
+        "budget": {"name": "ratio", "ratio": 0.5},
+        "width_multiple": 4,
+        "min_width": 4,
+        "schedule": {"rounds": 2, "between": STEP},
+    }
+    wanted = made(None, prune=prune, finetune={"fit": STEP, "distill": {"mixed": True}})
+    progress = Losses()
+    whole = train_and_prune(opened(tmp_path / "whole", wanted), progress)
+    assert progress.losses["final"] == {0.0} and 0.0 not in progress.losses["round-1"]
+    with pytest.raises(Interrupted):
+        train_and_prune(opened(tmp_path / "stopped", wanted), StopIn("final", 3))
+    resumed = train_and_prune(opened(tmp_path / "stopped", wanted), Silent())
+    assert resumed.scores == whole.scores
+    assert content(tmp_path / "stopped/stages/final") == content(tmp_path / "whole/stages/final")
+
+
+class Losses(Silent):
+    """The task's losses of every stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.losses = "", dict[str, set[float]]()
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        self.now = name
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        if "loss" in values:
+            self.losses.setdefault(self.now, set()).add(values["loss"])
+
+
 class Terms(Silent):
     """Which terms of the loss every stage reports."""
 
