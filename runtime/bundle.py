@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeslim.errors import BundleError
+from edgeslim.errors import BundleError, ConfigError
 
 from .golden import GoldenCase, parse_golden
 from .manifest import MANIFEST_NAME, FileEntry, Manifest, SparseSpec, parse_manifest
 from .sources import ArchiveSource, Source, open_source
 from .sparse import restore
+from .variants import MODEL, Variant
 
 _MANIFEST_LIMIT = 16 * 2**20
 
@@ -40,6 +41,24 @@ class Bundle:
     def model(self) -> bytes:
         """The graph, as ONNX bytes."""
         return self.files[self.manifest.model]
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant `name`, or None for the model itself ("fp32"). Raises ConfigError where there is none."""
+        if name == MODEL:
+            return None
+        for variant in self.manifest.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join((MODEL, *(variant.name for variant in self.manifest.variants)))
+        raise ConfigError(
+            f"{self.path} has no precision {name!r}; it has: {names}",
+            f"make it with `edgeslim quantize {self.path} --precision {name}`, or choose one of these",
+        )
+
+    def graph(self, name: str = MODEL) -> bytes:
+        """The ONNX bytes of the model in precision `name`. Raises ConfigError where there is none."""
+        variant = self.variant(name)
+        return self.model if variant is None else self.files[variant.file]
 
     def golden_cases(self) -> tuple[GoldenCase, ...]:
         """The golden vectors. Raises BundleError where the bundle has none or they are malformed."""
@@ -77,7 +96,8 @@ def _verified(path: Path, source: Source) -> Bundle:
             "this is no manifest: export again",
         )
     manifest = parse_manifest(text, str(path))
-    needed = {manifest.stored_model} | ({manifest.golden.file} if manifest.golden else set())
+    needed = {manifest.stored_model, *(variant.file for variant in manifest.variants)}
+    needed |= {manifest.golden.file} if manifest.golden else set()
     for name in sorted(needed - manifest.files.keys()):
         raise BundleError(
             f"{path}: the manifest names {name} but lists no hash for it",
