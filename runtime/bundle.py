@@ -6,6 +6,7 @@ being verified and being used. A hash proves that the bundle is the one that was
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 from edgeslim.errors import BundleError, ConfigError
 
 from .golden import GoldenCase, parse_golden
-from .manifest import MANIFEST_NAME, FileEntry, Manifest, SparseSpec, parse_manifest
+from .manifest import MANIFEST_NAME, FileEntry, GoldenSpec, Manifest, SparseSpec, parse_manifest
 from .sources import ArchiveSource, Source, open_source
 from .sparse import restore
 from .variants import MODEL, Variant
@@ -60,15 +61,17 @@ class Bundle:
         variant = self.variant(name)
         return self.model if variant is None else self.files[variant.file]
 
+    def golden_spec(self, name: str = MODEL) -> GoldenSpec:
+        """How closely precision `name` must reproduce the golden vectors. Raises BundleError, ConfigError."""
+        golden, variant = self.manifest.golden, self.variant(name)
+        if golden is None:
+            raise BundleError(f"{self.path}: the bundle has no golden vectors", "export it again with golden inputs")
+        return golden if variant is None else dataclasses.replace(golden, atol=variant.atol, rtol=variant.rtol)
+
     def golden_cases(self) -> tuple[GoldenCase, ...]:
         """The golden vectors. Raises BundleError where the bundle has none or they are malformed."""
-        golden = self.manifest.golden
-        if golden is None:
-            raise BundleError(
-                f"{self.path}: the bundle has no golden vectors",
-                "export it again with at least one golden input",
-            )
-        return parse_golden(self.files[golden.file], f"{self.path}: {golden.file}")
+        file = self.golden_spec().file
+        return parse_golden(self.files[file], f"{self.path}: {file}")
 
 
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
