@@ -6,7 +6,7 @@ would take the square of its depth; a walk computes every value once, and holds 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeslim.errors import DataError, InvariantError, first_line
-from edgeslim.exporter.foreign.feeds import Arrays, open_session
+
+from .foreign.feeds import Arrays, open_session
 
 Batches = list[NDArray[np.generic]]
 """One array for each set of inputs."""
@@ -27,8 +28,11 @@ class Walk:
     weights: initializer -> array; a change counts for all that is computed after it.
     """
 
-    def __init__(self, model: ir.Model, inputs: Sequence[Arrays]) -> None:
-        """Start before the first node. inputs: full sets of graph inputs."""
+    def __init__(
+        self, model: ir.Model, inputs: Sequence[Arrays], entries: Mapping[str, str] | None = None
+    ) -> None:
+        """Start before the first node. inputs: full sets of graph inputs. entries: of the sessions (`open_session`)."""
+        self._entries = entries
         proto = ir.to_proto(model)
         self._opsets, self._ir_version = list(proto.opset_import), proto.ir_version
         self._nodes = list(proto.graph.node)
@@ -70,7 +74,7 @@ class Walk:
             if wanted.intersection(self._nodes[index].output):
                 nodes.append(self._nodes[index])
                 wanted |= self._reads[index]
-        session = open_session(self._piece(nodes[::-1], wanted, outputs), "a piece of the graph")
+        session = open_session(self._piece(nodes[::-1], wanted, outputs), "a piece of the graph", self._entries)
         names = [v.name for v in session.get_inputs()]
         results = []
         for i in range(self._count):
