@@ -3,6 +3,9 @@
     symmetric     q = clip(round(w / s), -127, 127)     s = max|w| / 127,  zero point 0
     unsigned      q = clip(round(x / s) + z, 0, 255)    s = (high - low) / 255,  z = round(-low / s),  0 in [low, high]
 
+A channel of a weight that is all but zero beside the others gets no scale of its own kind, but 1/4096 of the largest:
+float16 could not hold it, and TensorRT refuses a scale that has become 0.
+
 -128 is left out for weights, so that -w is as exact as w, and a product of two of them fits where kernels expect it.
 """
 
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 127
+_FAINTEST = 2.0**-12
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -30,7 +34,8 @@ def weight_scales(weight: NDArray[np.generic], axis: int) -> NDArray[np.float32]
     """(..., C, ...) float -> (C,) float32, one scale a channel; 1 where a channel is zero."""
     rest = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight.astype(np.float64)).max(axis=rest)
-    return np.where(largest > 0, np.maximum(largest / LEVELS, _SMALLEST), 1.0).astype(np.float32)
+    faintest = max(_FAINTEST * float(largest.max(initial=0.0)) / LEVELS, _SMALLEST)
+    return np.where(largest > 0, np.maximum(largest / LEVELS, faintest), 1.0).astype(np.float32)
 
 
 def quantize_weight(weight: NDArray[np.generic], scales: NDArray[np.float32], axis: int) -> NDArray[np.int8]:
