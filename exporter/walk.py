@@ -28,9 +28,7 @@ class Walk:
     weights: initializer -> array; a change counts for all that is computed after it.
     """
 
-    def __init__(
-        self, model: ir.Model, inputs: Sequence[Arrays], entries: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, model: ir.Model, inputs: Sequence[Arrays], entries: Mapping[str, str] | None = None) -> None:
         """Start before the first node. inputs: full sets of graph inputs. entries: of the sessions (`open_session`)."""
         self._entries = entries
         proto = ir.to_proto(model)

@@ -29,9 +29,9 @@ class Calibration:
     feeds: tuple[Arrays, ...]
     images: int
 
-    def first(self, count: int) -> Calibration:
-        """At most the first `count` sets."""
-        feeds = self.feeds[:count]
+    def part(self, start: int, stop: int) -> Calibration:
+        """The sets from `start` up to `stop`, as many of them as there are."""
+        feeds = self.feeds[start:stop]
         return Calibration(feeds=feeds, images=sum(len(next(iter(f.values()))) for f in feeds))
 
 
@@ -89,7 +89,9 @@ def _fitting(spec: InputSpec, given: NDArray[np.generic], number: int) -> NDArra
     )
     if not fits or array.size == 0:
         wanted = ", ".join(str(size) or "any" for size in shape)
-        raise DataError(f"{where} has shape {given.shape}, the net takes ({wanted})", "give frames as the net reads them")
+        raise DataError(
+            f"{where} has shape {given.shape}, the net takes ({wanted})", "give frames as the net reads them"
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{where} has values that are NaN or infinite", "look at how these inputs are made")
     return array
@@ -98,7 +100,7 @@ def _fitting(spec: InputSpec, given: NDArray[np.generic], number: int) -> NDArra
 def _other_type(spec: InputSpec, given: NDArray[np.generic]) -> str:
     if spec.dtype != np.uint8:
         return f"give {spec.dtype} as the net reads it"
-    if given.dtype.kind == "f" and given.size and 0 <= given.min() and given.max() <= 1:
+    if given.dtype.kind == "f" and given.size and given.min() >= 0 and given.max() <= 1:
         return "these look like pixels divided by 255: give the camera's own bytes, the net normalises them itself"
     return "give the camera's 8-bit pixels: the net normalises them itself"
 

@@ -1,6 +1,6 @@
 """How far a variant is from its float32 net, on real frames.
 
-    max_abs = max |a - b|        relative_rms = ||a - b|| / ||b||        b: float32, over all images together
+max_abs = max |a - b|        relative_rms = ||a - b|| / ||b||        b: float32, over all images together
 """
 
 from __future__ import annotations

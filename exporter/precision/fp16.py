@@ -6,9 +6,9 @@ keep their types, unless outputs are asked for as float16.
 
 Why not `onnxruntime.transformers.float16.convert_float_to_float16` (1.31; it needs no torch)? It asks for no ranges:
 weights beyond 65504 are cut to it without a word, and numbers below 6e-8 raised to that. A weight that an fp16 and an
-fp32 node read is rounded for both. It blocks nodes by name, and nodes of a trace need not have one; it appends casts behind
-their readers, which the checker refuses. And it turns the cast of the camera's frame into one to float16, so that the
-frame is normalised there.
+fp32 node read is rounded for both. It blocks nodes by name, and nodes of a trace need not have one; it appends casts
+behind their readers, which the checker refuses. And it turns the cast of the camera's frame into one to float16, so
+that the frame is normalised there.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ _QDQ_OPSET = 19
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fp16Options:
-    """limits: of the range check. keep: first outputs of nodes, or weights, that stay in float32. outputs: graph outputs
-    that become float16."""
+    """limits: of the range check. keep: first outputs of nodes, or weights, that stay in float32.
+
+    outputs: graph outputs that become float16.
+    """
 
     limits: Limits = field(default_factory=Limits)
     keep: frozenset[str] = frozenset()
@@ -56,8 +58,8 @@ def to_float16(model: ir.Model, calibration: Calibration, options: Fp16Options |
     """Make a float32 graph, with or without Q/DQ pairs, a float16 one with islands where float16 would not do.
 
     Values keep their names; a graph output's name stays with what is given out. Raises ConfigError for a name in
-    `options` that the graph has not got, UnsupportedGraphError where types are unknown, DataError where the net does not
-    run on the calibration images.
+    `options` that the graph has not got, UnsupportedGraphError where types are unknown, DataError where the net does
+    not run on the calibration images.
     """
     options = options or Fp16Options()
     typed = with_types(model)
@@ -157,7 +159,9 @@ class _Converter:
         if attribute is not None and node.outputs[0].dtype == SINGLE:
             node.attributes[attribute] = ir.AttrInt64(attribute, HALF.value)
         if node.op_type == "ConstantOfShape":
-            held = node.attributes["value"].as_tensor().numpy() if "value" in node.attributes else np.zeros(1, np.float32)
+            held = (
+                node.attributes["value"].as_tensor().numpy() if "value" in node.attributes else np.zeros(1, np.float32)
+            )
             node.attributes["value"] = ir.AttrTensor("value", ir.tensor(held.astype(np.float16)))
         for formal, value in formals(list(schema.outputs), tuple(node.outputs)):
             if value.dtype == SINGLE and _allows_half(formal, schema):

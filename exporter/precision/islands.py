@@ -129,9 +129,9 @@ def _reasons(
         seen = ranges.get(value.name or "")
         if seen is not None and seen.lost > limits.lost:
             yield f"{value.name} is too small: float16 loses {100 * seen.lost:.2g} % of it"
-    for value in node.inputs:
-        if value is not None and value.is_initializer() and value.dtype == ir.DataType.FLOAT:
-            yield from _constant(node, value, limits)
+    for constant in node.inputs:
+        if constant is not None and constant.is_initializer() and constant.dtype == ir.DataType.FLOAT:
+            yield from _constant(node, constant, limits)
     if node.op_type == "BatchNormalization":
         yield from _variance(node)
 
@@ -179,20 +179,24 @@ def _variance(node: ir.Node) -> Iterator[str]:
     array: NDArray[np.generic] | None = None
     if variance is not None and variance.const_value is not None:
         array = variance.const_value.numpy()
-    if array is None or float(array.min(initial=1.0)) + epsilon < SMALLEST_NORMAL or float(array.max(initial=0)) > LARGEST:
+    if (
+        array is None
+        or float(array.min(initial=1.0)) + epsilon < SMALLEST_NORMAL
+        or float(array.max(initial=0)) > LARGEST
+    ):
         yield "a variance of it is beyond or below what float16 holds"
 
 
 def frame_nodes(model: ir.Model) -> set[ir.Node]:
-    """What turns a frame of bytes into normalised numbers: casts, products and sums with constants, from the input on."""
+    """What turns a frame of bytes into normalised numbers: casts, products and sums with constants."""
     found: set[ir.Node] = set()
     for value in model.graph.inputs:
-        current = value if value.dtype == ir.DataType.UINT8 else None
+        current: ir.Value | None = value if value.dtype == ir.DataType.UINT8 else None
         for _ in range(_STEPS):
             users = [use.node for use in current.uses()] if current is not None else []
             if len(users) != 1 or current is None:
                 break
-            (node,) = users
+            node = users[0]
             others = [v for v in node.inputs if v is not None and v is not current]
             if node.op_type in _PREPARES and all(v.is_initializer() for v in others):
                 found.add(node)
@@ -209,5 +213,3 @@ def _has_floats(node: ir.Node) -> bool:
 def _layer(node: ir.Node) -> str:
     weight = node.inputs[1] if node.op_type in WEIGHTED and len(node.inputs) > 1 else None
     return (weight.name or "") if weight is not None and weight.is_initializer() else ""
-
-

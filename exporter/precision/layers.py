@@ -93,4 +93,6 @@ def _layer(node: ir.Node, name: str, difference: Difference) -> LayerDeviation:
 
 def _line(layer: LayerDeviation) -> str:
     own = f" (weight {layer.layer})" if layer.layer else ""
-    return f"{layer.operator} {layer.value}{own}, relative rms {layer.relative_rms:.3g}, at most {layer.max_abs:.3g} off"
+    return (
+        f"{layer.operator} {layer.value}{own}, relative rms {layer.relative_rms:.3g}, at most {layer.max_abs:.3g} off"
+    )

@@ -48,7 +48,9 @@ def measure_ranges(model: ir.Model, calibration: Calibration) -> dict[str, Value
         kept, lost = norms(array)
         energy[name] += kept
         gone[name] += lost
-    return {n: ValueRange(largest=largest[n], lost=float(np.sqrt(gone[n] / energy[n])) if energy[n] else 0.0) for n in names}
+    return {
+        n: ValueRange(largest=largest[n], lost=float(np.sqrt(gone[n] / energy[n])) if energy[n] else 0.0) for n in names
+    }
 
 
 def norms(array: NDArray[np.generic]) -> tuple[float, float]:
@@ -59,7 +61,7 @@ def norms(array: NDArray[np.generic]) -> tuple[float, float]:
 
 
 def measure_sums(model: ir.Model, calibration: Calibration) -> dict[str, float]:
-    """First output of every layer and every mean -> its largest partial sum. Layers in sub-graphs are not looked into."""
+    """First output of every layer and every mean -> its largest partial sum. Sub-graphs are not looked into."""
     proto = ir.to_proto(model)
     opset = model.graph.opset_imports.get("", 18)
     weights = {t.name: t for t in proto.graph.initializer}

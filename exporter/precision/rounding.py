@@ -1,9 +1,9 @@
 """A float16 graph on ONNX Runtime's CPU, every value really rounded.
 
-ONNX Runtime 1.31 has hardly any float16 kernels for x86. It computes such nodes in float32, between casts that it inserts
-and then takes out again wherever two of them meet, with optimisations on or off: (x + 2048) - 2048 gives 0.5
-for x = 0.5, where float16 gives 0. An accuracy measured that way is that of float32. What survives at every level is a pair of
-casts that the graph itself has between float32 values. So:
+ONNX Runtime 1.31 has hardly any float16 kernels for x86. It computes such nodes in float32, between casts that it
+inserts and then takes out again wherever two of them meet, with optimisations on or off: (x + 2048) - 2048 gives 0.5
+for x = 0.5, where float16 gives 0. An accuracy measured that way is that of float32. What survives at every level is a
+pair of casts that the graph itself has between float32 values. So:
 
     float16 value  ->  float32 value, cast to float16 and back right where it is made
 

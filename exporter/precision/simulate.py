@@ -1,8 +1,8 @@
 """A variant as a function on arrays, computing what its graph says: what its accuracy is measured with.
 
 ONNX Runtime would rather do something else: compute float16 in float32, and replace Q/DQ by integer kernels that round
-in other places. The first is undone by `round_values`, the second by an entry of the session. What the CPU's own integer
-kernels answer is asked for by `integer_kernels`; where a device uses those, they are the variant.
+in other places. The first is undone by `round_values`, the second by an entry of the session. What the CPU's own
+integer kernels answer is asked for by `integer_kernels`; where a device uses those, they are the variant.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The law of typed graphs: operands of one type variable have one type.
 
 ONNX gives every operator type variables: Add has T for both operands and its result, Resize has T1 for the image and
-float32 for its scales. TensorRT's strongly typed networks cast nothing by themselves, so a float16 beside a float32 where
-the operator has one variable is an error there. Here it is found before, and named.
+float32 for its scales. TensorRT's strongly typed networks cast nothing by themselves, so a float16 beside a float32
+where the operator has one variable is an error there. Here it is found before, and named.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     b[o] += E y_float[o] - E y_int8[o]        mean over images and positions
 
-Layers go in order, each seeing what the corrected ones before it say, so an error is not made up for twice. The float
-means are taken inside the graph, in one run; the int8 net is walked through piece by piece.
+Layers go in order, each seeing what the corrected ones before it say, so an error is not made up for twice. A layer
+that is added to a shortcut is judged by the sum: what counts is what is heard, and the shortcut has errors of its own.
+The float means are taken inside the graph, in one run; the int8 net is walked through piece by piece.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from ...weights import with_weights
 from ..calibration import Calibration
 from ..observe import PLAIN_QDQ, run
 from .layers import Layer
+from .placement import sole_reader
+
+CHANNELS = 1
+"""The axis of channels of what a layer says."""
 
 
 def correct_bias(
@@ -29,32 +34,39 @@ def correct_bias(
 ) -> tuple[ir.Model, dict[str, float]]:
     """A copy of `quantized` with other biases, and by how much each moved at most.
 
-    model: the float graph with the same names of values. Changes are relative to the root mean square of the means'
-    own spread over channels, so that they compare between layers.
+    model: the float graph with the same names of values. Changes are by what a layer says, relative to the root mean
+    square of its means, so that they compare between layers.
     """
     open_layers = [layer for layer in layers if layer.node.op_type != "MatMul"]
     wanted = _float_means(model, open_layers, calibration)
     quantized = quantized.clone()
-    biases = {layer.name: _own_bias(quantized, layer) for layer in open_layers}
+    biases = {layer.result.name or "": _own_bias(quantized, layer) for layer in open_layers}
     walk = Walk(quantized, list(calibration.feeds), PLAIN_QDQ)
     shifts = {}
     for layer in open_layers:
-        bias, result = biases[layer.name], layer.result.name or ""
+        result = layer.result.name or ""
+        bias = biases[result]
         if bias is None:
             continue
         walk.advance(result)
-        (said,) = walk.peek([result])
-        seen = _mean(said, _axis(layer))
+        (said,) = walk.peek([_heard(layer.result).name or ""])
+        seen = _mean(said, CHANNELS)
         walk.weights[bias] = (walk.weights[bias] + (wanted[result] - seen)).astype(np.float32)
         spread = float(np.sqrt(np.mean(np.square(wanted[result])))) or 1.0
-        shifts[layer.name] = float(np.abs(wanted[result] - seen).max()) / spread
+        shifts[result] = float(np.abs(wanted[result] - seen).max()) / spread
     changed = {name: walk.weights[name] for name in biases.values() if name is not None}
     return with_weights(quantized, changed), shifts
 
 
-def _axis(layer: Layer) -> int:
-    """Of the channels of what a layer says."""
-    return 1
+def _heard(value: ir.Value) -> ir.Value:
+    """The sum that a layer's result goes into and nowhere else, of the same shape; else the result itself."""
+    node = sole_reader(value)
+    if node is None or node.op_type != "Add" or value.shape is None or node.outputs[0].shape is None:
+        return value
+    alike = len(value.shape) == len(node.outputs[0].shape)
+    sums = [v for v in node.inputs if v is not None and v is not value and not v.is_initializer()]
+    same = all(v.shape is not None and list(v.shape) == list(value.shape) for v in sums if value.shape is not None)
+    return node.outputs[0] if alike and sums and same else value
 
 
 def _mean(batches: Sequence[NDArray[np.generic]], axis: int) -> NDArray[np.float64]:
@@ -77,7 +89,8 @@ def _own_bias(model: ir.Model, layer: Layer) -> str | None:
         if not own or bias.const_value is None:
             return None
     groups = node.attributes["group"].as_int() if node.op_type == "ConvTranspose" and "group" in node.attributes else 1
-    width = int(layer.weight.shape[layer.axis]) * groups if layer.weight.shape is not None else 0
+    assert layer.weight.const_value is not None
+    width = int(layer.weight.const_value.shape.numpy()[layer.axis]) * groups
     zeros = np.zeros(width, np.float32) if bias is None or bias.const_value is None else bias.const_value.numpy()
     new = add_constant(model.graph, f"{layer.name}/bias", zeros)
     if len(node.inputs) < 3:
@@ -86,21 +99,20 @@ def _own_bias(model: ir.Model, layer: Layer) -> str | None:
     return new.name
 
 
-def _float_means(
-    model: ir.Model, layers: Sequence[Layer], calibration: Calibration
-) -> dict[str, NDArray[np.float64]]:
+def _float_means(model: ir.Model, layers: Sequence[Layer], calibration: Calibration) -> dict[str, NDArray[np.float64]]:
     """(C,) of what each layer of the float graph says, over all images; a larger image counts for more."""
     proto = ir.to_proto(model)
     names = [layer.result.name or "" for layer in layers]
+    heard = [_heard(layer.result).name or "" for layer in layers]
     del proto.graph.output[:]
     for number, layer in enumerate(layers):
         kept = len(layer.result.shape) if layer.result.shape is not None else 4
-        rest = [i for i in range(kept) if i != _axis(layer)]
+        rest = [i for i in range(kept) if i != CHANNELS]
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(rest, np.int64), f"mean/axes/{number}"))
         proto.graph.node.extend(
             [
-                _reduce_mean(model, names[number], number, rest),
-                onnx.helper.make_node("Size", [names[number]], [f"mean/size/{number}"]),
+                _reduce_mean(model, heard[number], number, rest),
+                onnx.helper.make_node("Size", [heard[number]], [f"mean/size/{number}"]),
             ]
         )
         proto.graph.output.extend(

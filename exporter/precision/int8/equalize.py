@@ -90,7 +90,9 @@ def _partner(layer: Layer, layers: dict[ir.Node, Layer]) -> Layer | str:
             second = layers[user]
             if second.source is not value or not _own(second.weight):
                 return "the weight that reads it is shared"
-            return second if _reads_width(second) == _width(layer) else "its channels are regrouped before they are read"
+            return (
+                second if _reads_width(second) == _width(layer) else "its channels are regrouped before they are read"
+            )
         if user.op_type not in HOMOGENEOUS or user.inputs[0] is not value:
             return f"{place(user)} comes between, and a factor does not pass it"
         value = user.outputs[0]

@@ -64,5 +64,3 @@ def _depths(model: ir.Model) -> dict[ir.Value, int]:
         before = max((depth.get(v, 0) for v in node.inputs if v is not None), default=0)
         depth.update((v, before + 1) for v in node.outputs)
     return depth
-
-

@@ -51,7 +51,9 @@ def measure_histograms(
     for name, array in observe(model, names, calibration):
         if largest.get(name, 0.0) > 0:
             counts[name] += count_absolute(array, largest[name], bins)
-    return {n: Histogram(low=ends.get(n, (0.0, 0.0))[0], high=ends.get(n, (0.0, 0.0))[1], counts=counts[n]) for n in names}
+    return {
+        n: Histogram(low=ends.get(n, (0.0, 0.0))[0], high=ends.get(n, (0.0, 0.0))[1], counts=counts[n]) for n in names
+    }
 
 
 def count_absolute(array: NDArray[np.generic], largest: float, bins: int) -> NDArray[np.int64]:

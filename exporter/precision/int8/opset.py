@@ -56,7 +56,10 @@ def raise_opset(model: ir.Model, wanted: int, calibration: Calibration) -> ir.Mo
     )
     for old, new, output in zip(before, after, model.graph.outputs):
         scale = max(float(np.abs(old).max(initial=0)), 1e-30)
-        if old.shape != new.shape or not float(np.abs(old - new).max(initial=0)) <= _TOLERANCE * scale:
+        if (
+            old.shape != new.shape
+            or not float(np.abs(old.astype(np.float64) - new.astype(np.float64)).max(initial=0)) <= _TOLERANCE * scale
+        ):
             raise UnsupportedGraphError(
                 f"raised from opset {present} to {wanted} the graph answers otherwise at output {output.name}",
                 f"export the net for opset {wanted} or newer",

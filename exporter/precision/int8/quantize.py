@@ -1,17 +1,19 @@
 """The verb: a float32 graph and calibration images -> the same graph with int8 weights and Q/DQ pairs.
 
-    opset -> [equalise] -> place -> measure ranges -> insert -> [correct bias]
+opset -> [equalise] -> place -> measure ranges -> insert -> [correct bias]
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from edgeslim.errors import UnsupportedGraphError
 
 from ..calibration import Calibration
+from ..deviation import measure_deviation
 from .bias import correct_bias
 from .equalize import Equalization, equalize
 from .for_onnxruntime import place_for_onnxruntime
@@ -29,12 +31,33 @@ OPSET = 13
 """The first one whose QuantizeLinear and DequantizeLinear know a scale per channel."""
 
 
+_JUDGES = 64
+"""Images at most on which a bias correction is judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What correcting biases did. before, after: relative rms of the net's outputs against float.
+
+    shifts: by a layer's output, the largest change of its bias, relative to the root mean square of its channels' means.
+    """
+
+    model: ir.Model
+    shifts: dict[str, float]
+    before: float
+    after: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether the net came nearer. Where ranges are cut, what is cut off has a mean too, and the rest pays."""
+        return self.after < self.before
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantized:
     """model: typed. layers: weights that are int8 now. declined: what stays in float and why.
 
-    scales: of activations, by value. equalized, bias_shift: what was done; of corrected biases the largest change
-    relative to the root mean square of what the layer says.
+    scales: of activations, by value.
     """
 
     model: ir.Model
@@ -42,7 +65,7 @@ class Quantized:
     declined: tuple[Declined, ...]
     scales: dict[str, Scale]
     equalization: Equalization | None
-    bias_shift: dict[str, float]
+    correction: Correction | None
 
 
 def quantize(model: ir.Model, calibration: Calibration, options: Int8Options | None = None) -> Quantized:
@@ -59,17 +82,35 @@ def quantize(model: ir.Model, calibration: Calibration, options: Int8Options | N
     histograms = measure_histograms(graph, list(placement.values), calibration, options.bins)
     scales = find_scales(placement, histograms, options)
     quantized = insert(graph, placement, scales)
-    shifts: dict[str, float] = {}
+    correction = None
     if options.correct_bias:
-        quantized, shifts = correct_bias(graph, quantized, placement.layers, calibration.first(options.bias_images))
+        correction = _corrected(graph, quantized, placement, calibration, options)
+        quantized = correction.model if correction.kept else quantized
     return Quantized(
         model=quantized,
         layers=tuple(layer.name for layer in placement.layers),
         declined=tuple(declined),
         scales=scales,
         equalization=equalization,
-        bias_shift=shifts,
+        correction=correction,
     )
+
+
+def _corrected(
+    model: ir.Model, quantized: ir.Model, placement: Placement, calibration: Calibration, options: Int8Options
+) -> Correction:
+    """The graph with other biases, and whether it is nearer to the float one on images that took no part."""
+    spared = len(calibration.feeds) // 5
+    fitted = min(options.bias_images, len(calibration.feeds) - spared)
+    judged = calibration.part(fitted, fitted + _JUDGES) if spared else calibration
+    corrected, shifts = correct_bias(model, quantized, placement.layers, calibration.part(0, fitted))
+    before, after = (_distance(model, graph, judged) for graph in (quantized, corrected))
+    return Correction(model=corrected, shifts=shifts, before=before, after=after)
+
+
+def _distance(model: ir.Model, variant: ir.Model, frames: Calibration) -> float:
+    """The mean over outputs of ||variant - float|| / ||float||."""
+    return float(np.mean([d.relative_rms for d in measure_deviation(model, variant, frames)]))
 
 
 def _place(model: ir.Model, options: Int8Options) -> tuple[Placement, list[Declined]]:

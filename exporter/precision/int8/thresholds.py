@@ -84,7 +84,7 @@ def _without_zeros(histogram: Histogram) -> tuple[NDArray[np.float64], NDArray[n
     """Counts and middles of the bins, the first one, where the zeros are, as full as the second."""
     counts = histogram.counts.astype(np.float64)
     counts[0] = min(counts[0], counts[1])
-    return counts, (np.arange(len(counts)) + 0.5) * histogram.width
+    return counts, (np.arange(len(counts), dtype=np.float64) + 0.5) * np.float64(histogram.width)
 
 
 Method = Callable[[Histogram, int, Int8Options], float]
