@@ -91,19 +91,25 @@ class Walk:
             if name in self.weights:
                 weights.append(numpy_helper.from_array(self.weights[name], name))
             elif name in self._live:
-                feeds.append(_described(name, self._live[name][0]))
+                feeds.append(_described(name, self._live[name]))
         ends = [onnx.ValueInfoProto(name=name) for name in outputs]
         graph = helper.make_graph(nodes, "piece", feeds, ends, weights)
         model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
         return bytes(model.SerializeToString())
 
 
-def _described(name: str, like: NDArray[np.generic] | list[NDArray[np.generic]]) -> onnx.ValueInfoProto:
-    """The type of a value. Sizes are left open, for batches may differ; a sequence comes as a list."""
+def _described(name: str, batches: Batches) -> onnx.ValueInfoProto:
+    """The type of a value. Sizes in which batches differ are left open; a sequence comes as a list.
+
+    The others are stated: ONNX takes the open size of a list of sizes, as Resize reads it, for 0.
+    """
+    like: NDArray[np.generic] | list[NDArray[np.generic]] = batches[0]
     if isinstance(like, list):
         kind = helper.np_dtype_to_tensor_dtype(like[0].dtype) if like else onnx.TensorProto.FLOAT
         return helper.make_tensor_sequence_value_info(name, kind, None)
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(like.dtype), [None] * like.ndim)
+    sizes = [{batch.shape[axis] for batch in batches} for axis in range(like.ndim)]
+    shape = [next(iter(seen)) if len(seen) == 1 else None for seen in sizes]
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(like.dtype), shape)
 
 
 def _reads(node: onnx.NodeProto) -> Iterable[str]:

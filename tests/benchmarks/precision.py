@@ -88,9 +88,8 @@ def _settings(quick: bool) -> Iterator[tuple[str, Int8Options]]:
 
 
 def _print_accuracy(subject: Subject, quick: bool) -> None:
-    print(
-        f"\n### {subject.name}\n\n| precision | placement | settings | off, % | score, % | |\n|---|---|---|---:|---:|---|"
-    )
+    print(f"\n### {subject.name}\n\n| precision | placement | settings | off, % | score, % | |")
+    print("|---|---|---|---:|---:|---|")
 
     def row(precision: str, placement: str, words: str, model: ir.Model, integer: bool, note: str = "") -> None:
         names = [v.name or "" for v in subject.model.graph.outputs]

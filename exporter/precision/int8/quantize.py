@@ -39,7 +39,7 @@ _JUDGES = 64
 class Correction:
     """What correcting biases did. before, after: relative rms of the net's outputs against float.
 
-    shifts: by a layer's output, the largest change of its bias, relative to the root mean square of its channels' means.
+    shifts: by a layer's output, the largest change of its bias, relative to the rms of its channels' means.
     """
 
     model: ir.Model
