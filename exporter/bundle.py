@@ -25,6 +25,7 @@ from edgeslim.errors import CertificateError, ExportError
 from edgeslim.runtime.bundle import read_archive, read_bundle
 from edgeslim.runtime.golden import GoldenCase, entry_name
 from edgeslim.runtime.manifest import MANIFEST_NAME, SCHEMA, FileEntry, Manifest, SparseSpec, is_file_name
+from edgeslim.runtime.variants import Variant
 
 from .sparse import sparse_form
 
@@ -87,19 +88,28 @@ def amend_bundle(
     *,
     metrics: Mapping[str, float] | None = None,
     files: Mapping[str, bytes] | None = None,
+    variants: tuple[Variant, ...] | None = None,
 ) -> Path:
-    """Replace the metrics of a bundle and add (or replace) files, all else staying as it is.
+    """Replace the metrics or variants of a bundle and add (or replace) files, all else staying as it is.
+
+    Files of variants that are no more are left out.
 
     What can only be known by running the bundle, its scores and its report, gets into it this way.
     Raises BundleError if `path` is no intact bundle, ExportError as `write_bundle` does.
     """
     bundle = read_bundle(path)
     manifest = bundle.manifest
-    kept = {name: data for name, data in bundle.files.items() if name not in (manifest.model, MANIFEST_NAME)}
+    if metrics is not None:
+        manifest = dataclasses.replace(manifest, metrics=dict(metrics))
+    gone = {manifest.model, MANIFEST_NAME}
+    if variants is not None:
+        gone |= {v.file for v in manifest.variants} - {v.file for v in variants}
+        manifest = dataclasses.replace(manifest, variants=variants)
+    kept = {name: data for name, data in bundle.files.items() if name not in gone}
     return write_bundle(
         path,
         model=bundle.model,
-        manifest=manifest if metrics is None else dataclasses.replace(manifest, metrics=dict(metrics)),
+        manifest=manifest,
         files={**kept, **(files or {})},
         archive=Path(path).is_file(),
         sparse=manifest.sparse is not None,

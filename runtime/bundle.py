@@ -66,7 +66,9 @@ class Bundle:
         golden, variant = self.manifest.golden, self.variant(name)
         if golden is None:
             raise BundleError(f"{self.path}: the bundle has no golden vectors", "export it again with golden inputs")
-        return golden if variant is None else dataclasses.replace(golden, atol=variant.atol, rtol=variant.rtol)
+        if variant is None:
+            return golden
+        return dataclasses.replace(golden, atol=variant.atol, rtol=variant.rtol, relative_rms=variant.relative_rms)
 
     def golden_cases(self) -> tuple[GoldenCase, ...]:
         """The golden vectors. Raises BundleError where the bundle has none or they are malformed."""

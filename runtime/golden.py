@@ -2,7 +2,8 @@
 
 The file is an NPZ with one entry `<case>/inputs/<name>` or `<case>/outputs/<name>` per tensor, cases counted
 from 0. A case may have any batch and frame size the graph accepts. An element agrees when
-|a - b| <= atol + rtol * |b| with b the expected value; anything that is not finite disagrees.
+|a - b| <= atol + rtol * |b| with b the expected value; anything that is not finite disagrees. Where the spec limits it,
+||a - b|| / ||b|| of a whole output is held to that as well.
 """
 
 from __future__ import annotations
@@ -104,6 +105,14 @@ def _compare(actual: Array, expected: Array, spec: GoldenSpec, where: str, backe
         raise CertificateError(
             f"{where} differs at {[int(i) for i in place]}: {a[place]:g} where {b[place]:g} is expected "
             f"(largest error {max_abs:.3g}, allowed {spec.atol:g} + {spec.rtol:g} * |expected|)",
+            hint,
+        )
+    whole = float(np.linalg.norm(b))
+    apart = float(np.linalg.norm(a - b))
+    if spec.relative_rms is not None and apart > spec.relative_rms * whole + spec.atol:
+        raise CertificateError(
+            f"{where} is {apart / whole if whole else float('inf'):.3g} of its own size away from what is expected, "
+            f"allowed is {spec.relative_rms:.3g}",
             hint,
         )
     return max_abs, max_rel

@@ -158,10 +158,13 @@ class GoldenSpec:
     file: str = "golden.npz"
     atol: float
     rtol: float
+    relative_rms: float | None = None
+    """The most that ||a - b|| / ||b|| of an output may be; None: no limit but the others'."""
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(value) and value >= 0.0 for value in (self.atol, self.rtol)):
-            raise ValueError(f"golden: atol {self.atol} and rtol {self.rtol} must be finite and at least 0")
+        known = [value for value in (self.atol, self.rtol, self.relative_rms) if value is not None]
+        if not all(math.isfinite(value) and value >= 0.0 for value in known):
+            raise ValueError(f"golden: atol, rtol and relative_rms are {known}; they must be finite and at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

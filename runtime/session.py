@@ -13,7 +13,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeslim.errors import BundleError, DataError
+from edgeslim.errors import BundleError, DataError, EngineError
 
 from .backends.protocol import Array, Backend, BackendFactory
 from .backends.registry import open_backend
@@ -59,8 +59,13 @@ def open_session(
     engines: str | os.PathLike[str] | None = None,
 ) -> Session:
     """`load` for a bundle that has been read."""
-    bundle.variant(precision)  # an unknown name is the first thing to say
+    variant = bundle.variant(precision)  # an unknown name is the first thing to say
     choice = choose(bundle, precision=precision, backend=backend, engines=engines) if isinstance(backend, str) else None
+    if choice is not None and choice.engine is None and variant is not None and not variant.onnxruntime:
+        raise EngineError(
+            f"{bundle.path}: {precision} is for TensorRT: ONNX Runtime's own fusions do not reproduce it",
+            f"build an engine on the GPU: edgeslim build {bundle.path} --precision {precision}, or choose another precision",
+        )
     model = bundle.graph(precision) if choice is None or choice.engine is None else choice.engine.read()
     engine = open_backend(backend if choice is None else choice.backend, model, threads=threads, spin=spin)
     try:

@@ -105,13 +105,20 @@ class Variant:
     file: str
     """The typed ONNX file in the bundle."""
     placement: Literal["tensorrt", "onnxruntime"] | None = None
-    """For which engine's fusions quantise and dequantise nodes were placed; every engine can run either."""
+    """For which engine's fusions quantise and dequantise nodes were placed.
+
+    ONNX Runtime computes either. TensorRT takes its own alone: it knows no zero points.
+    """
+    onnxruntime: bool = True
+    """Whether ONNX Runtime reproduces it with all its own fusions; where not, it is for TensorRT alone."""
     output_dtype: Literal["float32", "float16"] = "float32"
     weight_bytes: int
     """Bytes of all initializers of the graph."""
     atol: float
     rtol: float
     """An engine running this variant agrees with a golden output b of the model where |a - b| <= atol + rtol * |b|."""
+    relative_rms: float
+    """And where ||a - b|| is at most this share of ||b||: rounding moves single elements far, but not their sum."""
     deviation: Deviation
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Scores on the validation images."""
@@ -132,8 +139,11 @@ class Variant:
             raise ValueError(f"variant {self.name!r} is said to be {MODEL}, which is the model itself")
         if self.weight_bytes < 0:
             raise ValueError(f"variant {self.name!r}: weight_bytes is {self.weight_bytes}; it must be at least 0")
-        if not all(math.isfinite(value) and value >= 0.0 for value in (self.atol, self.rtol)):
-            raise ValueError(f"variant {self.name!r}: atol {self.atol} and rtol {self.rtol} must be finite, from 0")
+        limits = (self.atol, self.rtol, self.relative_rms)
+        if not all(math.isfinite(value) and value >= 0.0 for value in limits):
+            raise ValueError(
+                f"variant {self.name!r}: atol, rtol and relative_rms are {limits}; they must be finite and at least 0"
+            )
         for name, value in (*self.metrics.items(), *self.model_metrics.items()):
             if not math.isfinite(value):
                 raise ValueError(f"variant {self.name!r}: {name} is {value}; leave out what could not be computed")

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from edgeslim.errors import DeviceError, EngineError
+from edgeslim.errors import ConfigError, DeviceError, EngineError
 from edgeslim.progress import Progress
 from edgeslim.runtime import Bundle, FrameRange, read_bundle
 from edgeslim.runtime.backends import Backend
@@ -100,6 +100,12 @@ def _prepare(bundle: Bundle, options: BuildOptions, here: Here, progress: Progre
     """Parse the graph and find the key of the engine."""
     graph, where = bundle.graph(options.precision), f"{bundle.path} ({options.precision})"
     frames, remarks = frames_of(bundle, options.frames)
+    variant = bundle.variant(options.precision)
+    if variant is not None and variant.placement == "onnxruntime":
+        raise ConfigError(
+            f"{where}: its quantised values have zero points for ONNX Runtime's kernels, and TensorRT takes none",
+            f"make one for TensorRT: edgeslim quantize {bundle.path} --precision int8",
+        )
     if options.backend == "tensorrt-rtx" and not options.targets and here.compute_capability is None:
         raise DeviceError(
             f"there is no GPU to build for: {here.problem}", "name the GPUs with --sm, such as --sm 86,89"

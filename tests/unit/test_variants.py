@@ -41,6 +41,7 @@ variants = st.builds(
     weight_bytes=st.integers(0),
     atol=sizes,
     rtol=sizes,
+    relative_rms=sizes,
     deviation=st.builds(Deviation, frames=st.integers(1, 9), max_abs=sizes, relative_rms=sizes),
     metrics=scores,
     model_metrics=scores,
@@ -56,6 +57,7 @@ LOW = Variant(
     weight_bytes=5,
     atol=0.1,
     rtol=0.1,
+    relative_rms=0.1,
     deviation=Deviation(frames=2, max_abs=0.1, relative_rms=0.01),
 )
 
@@ -86,7 +88,7 @@ def test_a_frame_range_holds_what_lies_between_its_ends() -> None:
         (lambda: dataclasses.replace(LOW, name="fp32"), "variant name 'fp32'"),
         (lambda: dataclasses.replace(LOW, precision="fp32"), "is the model itself"),
         (lambda: dataclasses.replace(LOW, weight_bytes=-1), "weight_bytes is -1"),
-        (lambda: dataclasses.replace(LOW, atol=float("inf")), "atol inf"),
+        (lambda: dataclasses.replace(LOW, atol=float("inf")), "atol, rtol and relative_rms are"),
         (lambda: dataclasses.replace(LOW, metrics={"dice": float("nan")}), "dice is nan"),
         (lambda: dataclasses.replace(build_manifest(), variants=(LOW, LOW)), "a name or file occurs twice"),
         (
