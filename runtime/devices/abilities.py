@@ -75,7 +75,7 @@ def _running(device: Device) -> Ability:
     if device.has_gpu and (full is not None or fits_rtx) and memory:
         return Ability(name="run engines", ready=True, versions=versions)
     lines: list[str] = []
-    if full is None or not device.has_gpu:
+    if (full is None and not fits_rtx) or not device.has_gpu:
         lines += _way_to_tensorrt(device)
     if not memory and device.has_gpu and _python_works(device):
         lines.append(pip("edgeslim[tensorrt]", *_bindings_for(device)))
@@ -112,7 +112,9 @@ def _way_to_tensorrt(device: Device) -> Iterator[str]:
 
 
 def _way_to_gpu(device: Device) -> Iterator[str]:
-    if device.container and device.nvidia_hardware is not False:
+    if device.jetson is not None:
+        yield "the driver, a part of L4T, shows no GPU: start a container with --runtime nvidia, or flash the board anew"
+    elif device.container and device.nvidia_hardware is not False:
         yield "if the host has a GPU of NVIDIA's: start the container with --gpus all"
     elif device.nvidia_hardware:
         yield "install NVIDIA's driver, version 580 or newer for CUDA 13; on Ubuntu: sudo ubuntu-drivers install"
