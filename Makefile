@@ -41,8 +41,9 @@ check: setup  ## format, lint, types, import rules, unit tests: under a minute
 format-check: setup  ## is everything formatted?
 	$(BIN)/ruff format --check .
 
-lint: setup  ## ruff
+lint: setup  ## ruff, and hadolint on the Dockerfiles
 	$(BIN)/ruff check .
+	$(BIN)/hadolint --config docker/hadolint.yaml docker/Dockerfile.*
 
 types: setup  ## mypy --strict
 	$(BIN)/mypy

@@ -19,7 +19,7 @@ TENSORRT_PIN = "11.4.0.106"
 """What the advice for PCs and docker/Dockerfile.desktop install, of `tensorrt-cu12` and `tensorrt-cu13` alike."""
 RTX_TARGETS = frozenset({(7, 5), (8, 6), (8, 9), (12, 0), (12, 1)})
 """Compute capabilities that TensorRT for RTX builds for and runs on."""
-_NO_GPU = "no GPU of NVIDIA's is here: bundles run on the CPU, which needs nothing more"
+_NO_GPU = "no GPU of NVIDIA's was found: bundles run on the CPU, which needs nothing more"
 _VENV = "python3 -m venv --system-site-packages .venv"
 
 
@@ -113,7 +113,7 @@ def _way_to_tensorrt(device: Device) -> Iterator[str]:
 
 def _way_to_gpu(device: Device) -> Iterator[str]:
     if device.jetson is not None:
-        yield "the driver, a part of L4T, shows no GPU: start a container with --runtime nvidia, or flash the board anew"
+        yield "the driver, a part of L4T, shows no GPU: start a container with --runtime nvidia, or flash the board"
     elif device.container and device.nvidia_hardware is not False:
         yield "if the host has a GPU of NVIDIA's: start the container with --gpus all"
     elif device.nvidia_hardware:
