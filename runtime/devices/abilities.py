@@ -32,7 +32,7 @@ class Ability:
     versions: Mapping[str, str | None] = field(default_factory=dict)
     """What it takes -> installed version; None: it is missing or does not work."""
     install: str | None = None
-    """Commands and sentences, one a line; None where it is ready."""
+    """Commands and sentences, one a line; where it is ready, the way to more of it, or None."""
     note: str | None = None
     """What it is good for here, or why it cannot be."""
 
@@ -52,10 +52,11 @@ def _building(device: Device) -> Ability:
     versions = {"tensorrt": full.version if full else None, "tensorrt-rtx": rtx.version if rtx else None}
     if full is not None and device.has_gpu:
         return Ability(name="build engines", ready=True, versions=versions)
-    if rtx is not None:
-        note = "for GeForce RTX only (--backend tensorrt-rtx): " + (_short(device) or "no full TensorRT here")
-        return Ability(name="build engines", ready=True, versions=versions, note=note)
     lines = list(_way_to_tensorrt(device))
+    if rtx is not None and device.jetson is None:
+        note = "with what is here for GeForce RTX only: --backend tensorrt-rtx"
+        more = "\n".join(["for other GPUs, the full TensorRT:", *lines]) if device.has_gpu else None
+        return Ability(name="build engines", ready=True, versions=versions, install=more, note=note)
     if device.jetson is None and device.architecture == "x86_64":
         lines.append(f"engines for GeForce RTX are built without a GPU: {pip('edgeslim[rtx]')}")
     return Ability(name="build engines", ready=False, versions=versions, install="\n".join(lines), note=_reason(device))
@@ -175,10 +176,6 @@ def _reason(device: Device) -> str | None:
     """Why the full TensorRT does not work, where it is there."""
     full = _full(device)
     return f"import tensorrt: {full.problem}" if full.problem is not None and full.problem != "not installed" else None
-
-
-def _short(device: Device) -> str | None:
-    return None if device.has_gpu else "no GPU that this process could use"
 
 
 def _full(device: Device) -> TensorRt:

@@ -63,7 +63,7 @@ def read_gpus(sources: Sources) -> GpuReport:
     if gpus is None:
         reasons["gpus"] = f"NVML: {nvml.problem}; CUDA: {cuda.problem or cuda.driver_problem}"
     if driver is None:
-        reasons["driver"] = f"the kernel has no driver of NVIDIA's loaded; NVML: {nvml.problem}"
+        reasons["driver"] = f"/proc/driver/nvidia/version names none; NVML: {nvml.problem}"
     return GpuReport(
         gpus=gpus,
         nvidia_hardware=True if gpus else _has_hardware(sources),

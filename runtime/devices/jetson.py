@@ -113,7 +113,9 @@ def _jetpack(
     row = jetpack_of(l4t)
     if row is not None:
         return row.name, "documents"
-    why["jetson.jetpack"] = why.get("jetson.l4t") or f"L4T {l4t} is in no row of the table of JetPacks"
+    why["jetson.jetpack"] = (
+        "L4T, which would tell it, is unknown" if l4t is None else f"L4T {l4t} is in no known JetPack"
+    )
     return None, None
 
 

@@ -186,7 +186,7 @@ def test_doctor(cli: Cli) -> None:
     assert set(content) == {"edgeslim", "machine", "abilities", "accelerators", "device", "warnings"}
     needs_gpu = {"build engines", "run engines", "run bundles on a GPU"}
     assert {ability["name"] for ability in content["abilities"] if not ability["ready"]} <= needs_gpu
-    assert all(ability["ready"] == (not ability["install"]) for ability in content["abilities"])
+    assert all(ability["ready"] or ability["install"] for ability in content["abilities"])
     done = cli("doctor")
     assert done.returncode == 0, done.stderr
     assert "run bundles" in done.stdout

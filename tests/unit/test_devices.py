@@ -86,7 +86,7 @@ def test_what_a_container_on_a_jetson_cannot_see(tmp_path: Path) -> None:
     assert found is not None
     assert (found.family, found.l4t, found.jetpack, found.power_mode) == ("Orin", None, None, None)
     assert "not in this container" in reasons["jetson.l4t"]
-    assert reasons["jetson.jetpack"] == reasons["jetson.l4t"]
+    assert "L4T" in reasons["jetson.jetpack"]
     assert "on the host" in reasons["jetson.power_mode"]
 
 

@@ -94,7 +94,7 @@ def ways(found: Device) -> tuple[str, str, str]:
     """What is advised for building, running, and ONNX Runtime; empty where it is ready."""
     build, run, onnxruntime = engine_abilities(found)
     for ability in (build, run, onnxruntime):
-        assert ability.ready == (not ability.install), "what does not work has a way, what works needs none"
+        assert ability.ready or ability.install, "what does not work has a way"
     return build.install or "", run.install or "", onnxruntime.install or ""
 
 
@@ -214,8 +214,12 @@ def test_tensorrt_rtx_builds_anywhere_and_runs_on_its_own_gpus() -> None:
     build, run, _ = engine_abilities(device(rtx=RTX, bindings=BINDINGS))
     assert (build.ready, run.ready) == (True, False)
     assert "GeForce RTX only" in str(build.note)
-    _, run, _ = engine_abilities(device(gpus=(RTX_4090,), cuda="13.0", rtx=RTX, bindings=BINDINGS))
-    assert run.ready
+    assert build.install is None, "the full TensorRT is of no use without a GPU"
+    build, run, _ = engine_abilities(device(gpus=(RTX_4090,), cuda="13.0", rtx=RTX, bindings=BINDINGS))
+    assert (build.ready, run.ready) == (True, True)
+    assert "tensorrt-cu13" in str(build.install)
+    build, *_ = engine_abilities(device(jetson=ORIN, rtx=RTX))
+    assert not build.ready, "TensorRT-RTX knows no Jetson"
     hopper = dataclasses.replace(RTX_4090, name="H100", compute_capability=(9, 0))
     _, run, _ = engine_abilities(device(gpus=(hopper,), cuda="13.0", rtx=RTX, bindings=BINDINGS))
     assert not run.ready

@@ -51,8 +51,11 @@ def run(json: Json = False) -> None:
         return
     out.print(abilities_table(abilities))
     _print_ways(abilities)
-    for warning in warnings_about(device):
+    warnings = warnings_about(device)
+    for warning in warnings:
         out.print(Text.assemble(("warning: ", "bold yellow"), warning), soft_wrap=True)
+    if warnings:
+        out.print()
     out.print(device_table({**machine, **dict(_device_rows(device)), **accelerators}))
 
 
@@ -160,8 +163,8 @@ def _device_rows(device: Device) -> Iterator[tuple[str, str]]:
             )
         yield "driver", known(device.driver, "driver")
     cuda = device.cuda
-    parts = {"driver's": cuda.driver, "toolkit's": cuda.toolkit, "cuda-bindings'": cuda.runtime}
-    yield "CUDA", ", ".join(f"{name} {version}" for name, version in parts.items() if version is not None) or "none"
+    parts = {"driver": cuda.driver, "toolkit": cuda.toolkit, "cuda-bindings": cuda.runtime}
+    yield "CUDA", ", ".join(f"{version} ({name})" for name, version in parts.items() if version is not None) or "none"
     for found in device.tensorrt:
         place = f"{found.version} in {found.path}" if found.version else found.problem or _UNKNOWN
         yield found.flavour, place if found.usable or found.version is None else f"{place}: {found.problem}"
