@@ -6,6 +6,7 @@ being verified and being used. A hash proves that the bundle is the one that was
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -13,12 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeslim.errors import BundleError
+from edgeslim.errors import BundleError, ConfigError
 
 from .golden import GoldenCase, parse_golden
-from .manifest import MANIFEST_NAME, FileEntry, Manifest, SparseSpec, parse_manifest
+from .manifest import MANIFEST_NAME, FileEntry, GoldenSpec, Manifest, SparseSpec, parse_manifest
 from .sources import ArchiveSource, Source, open_source
 from .sparse import restore
+from .variants import MODEL, Variant
 
 _MANIFEST_LIMIT = 16 * 2**20
 
@@ -41,15 +43,35 @@ class Bundle:
         """The graph, as ONNX bytes."""
         return self.files[self.manifest.model]
 
+    def variant(self, name: str) -> Variant | None:
+        """The variant `name`, or None for the model itself ("fp32"). Raises ConfigError where there is none."""
+        if name == MODEL:
+            return None
+        for variant in self.manifest.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join((MODEL, *(variant.name for variant in self.manifest.variants)))
+        raise ConfigError(
+            f"{self.path} has no precision {name!r}; it has: {names}",
+            f"make it with `edgeslim quantize {self.path} --precision {name}`, or choose one of these",
+        )
+
+    def graph(self, name: str = MODEL) -> bytes:
+        """The ONNX bytes of the model in precision `name`. Raises ConfigError where there is none."""
+        variant = self.variant(name)
+        return self.model if variant is None else self.files[variant.file]
+
+    def golden_spec(self, name: str = MODEL) -> GoldenSpec:
+        """How closely precision `name` must reproduce the golden vectors. Raises BundleError, ConfigError."""
+        golden, variant = self.manifest.golden, self.variant(name)
+        if golden is None:
+            raise BundleError(f"{self.path}: the bundle has no golden vectors", "export it again with golden inputs")
+        return golden if variant is None else dataclasses.replace(golden, atol=variant.atol, rtol=variant.rtol)
+
     def golden_cases(self) -> tuple[GoldenCase, ...]:
         """The golden vectors. Raises BundleError where the bundle has none or they are malformed."""
-        golden = self.manifest.golden
-        if golden is None:
-            raise BundleError(
-                f"{self.path}: the bundle has no golden vectors",
-                "export it again with at least one golden input",
-            )
-        return parse_golden(self.files[golden.file], f"{self.path}: {golden.file}")
+        file = self.golden_spec().file
+        return parse_golden(self.files[file], f"{self.path}: {file}")
 
 
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -77,7 +99,8 @@ def _verified(path: Path, source: Source) -> Bundle:
             "this is no manifest: export again",
         )
     manifest = parse_manifest(text, str(path))
-    needed = {manifest.stored_model} | ({manifest.golden.file} if manifest.golden else set())
+    needed = {manifest.stored_model, *(variant.file for variant in manifest.variants)}
+    needed |= {manifest.golden.file} if manifest.golden else set()
     for name in sorted(needed - manifest.files.keys()):
         raise BundleError(
             f"{path}: the manifest names {name} but lists no hash for it",

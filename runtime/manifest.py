@@ -18,11 +18,12 @@ from edgeslim.errors import BundleError
 from edgeslim.schema import SchemaError, from_json
 
 from .certificate import Certificate
+from .variants import FrameRange, Variant
 
-SCHEMA = 2
-"""The newest manifest this edgeslim reads, and the one it writes; 1 is read as ever.
+SCHEMA = 3
+"""The newest manifest this edgeslim reads, and the one it writes; older ones are read as ever.
 
-2: `task`, grey images, and models stored without their zeros.
+2: `task`, grey images, and models stored without their zeros.  3: `frame_range` and `variants`.
 """
 MANIFEST_NAME = "manifest.json"
 DTYPES = frozenset(
@@ -202,6 +203,8 @@ class Manifest:
     image: ImageSpec
     bench_size: tuple[int, int]
     """(height, width) in pixels of the frame that a benchmark uses unless told otherwise."""
+    frame_range: FrameRange | None = None
+    """What engines are built for unless told otherwise; single frames of `bench_size` where None."""
     task: TaskName | None = None
     """What the first output says: logits (N, classes, H, W) of segmentation, or (N, classes) of classification."""
     classes: tuple[str, ...] = ()
@@ -211,6 +214,8 @@ class Manifest:
     """What the bundle was made from: name -> SHA-256, or a version."""
     certificate: Certificate
     coverage: tuple[LayerCoverage, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    """The model in other precisions."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     """Every file but the manifest itself, by its path in the bundle; the writer fills it in."""
 
@@ -218,7 +223,9 @@ class Manifest:
         rank, shape = {"segmentation": 4, "classification": 2}, self.outputs[0].shape if self.outputs else ()
         if self.task is not None and self.outputs and len(shape) != rank[self.task]:
             raise ValueError(f"task {self.task} has an output of {rank[self.task]} axes, not {list(shape)}")
-        names = [self.model, *self.files] + [spec.file for spec in (self.golden, self.sparse) if spec is not None]
+        names = [self.model, *self.files, *(v.file for v in self.variants)] + [
+            spec.file for spec in (self.golden, self.sparse) if spec is not None
+        ]
         for name in names:
             if not is_file_name(name) or name == MANIFEST_NAME:
                 raise ValueError(f"file name {name!r} is not a plain relative path inside the bundle")
@@ -232,6 +239,13 @@ class Manifest:
         if any(size < 1 or size % self.image.size_multiple for size in self.bench_size):
             multiple = self.image.size_multiple
             raise ValueError(f"bench_size {list(self.bench_size)} is not a positive multiple of {multiple}")
+        for size in (
+            (self.frame_range.minimum, self.frame_range.optimum, self.frame_range.maximum) if self.frame_range else ()
+        ):
+            if any(n % self.image.size_multiple for n in size[1:]):
+                raise ValueError(f"frame_range {list(size)}: sides are no multiples of {self.image.size_multiple}")
+        if len({v.name for v in self.variants} | {v.file for v in self.variants}) != 2 * len(self.variants):
+            raise ValueError(f"variants: a name or file occurs twice in {[(v.name, v.file) for v in self.variants]}")
         for name, value in self.metrics.items():
             if not math.isfinite(value):
                 raise ValueError(f"metrics: {name} is {value}; leave out what could not be computed")

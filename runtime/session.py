@@ -6,6 +6,7 @@ came from the camera. What is added to the engine's own run is a handful of comp
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from types import TracebackType
 
@@ -17,8 +18,10 @@ from edgeslim.errors import BundleError, DataError
 from .backends.protocol import Array, Backend, BackendFactory
 from .backends.registry import open_backend
 from .bundle import Bundle, read_bundle
+from .choose import AUTO, Choice, choose
 from .golden import GoldenReport, parse_golden, verify_cases
 from .manifest import Manifest, TensorSpec
+from .variants import MODEL, FrameRange, Variant
 
 _UINT8 = np.dtype(np.uint8)
 
@@ -26,21 +29,43 @@ _UINT8 = np.dtype(np.uint8)
 def load(
     path: str | os.PathLike[str],
     *,
+    precision: str = MODEL,
     threads: int = 1,
     spin: bool = False,
-    backend: str | BackendFactory = "onnxruntime",
+    backend: str | BackendFactory = AUTO,
+    engines: str | os.PathLike[str] | None = None,
 ) -> Session:
     """Verify the bundle at `path` and make it ready to run.
 
-    threads: threads within one operator.  spin: waiting threads poll instead of sleeping, which is faster
-    alone and ruinous beside another busy process.  backend: an engine's name, or a factory of one's own.
+    precision: "fp32", or the name of one of the bundle's variants.  threads: threads within one operator.  spin:
+    waiting threads poll instead of sleeping, which is faster alone and ruinous beside another busy process.  backend:
+    an engine's name, a factory of one's own, or "auto": an engine built for this GPU, else ONNX Runtime with CUDA, else
+    on the CPU; `Session.choice` says why.  engines: the folder of built engines, the one beside the bundle where None.
     Raises BundleError for a bundle that is not intact, ConfigError for an option, DeviceError where the
     engine is not installed, EngineError where it refuses the model.
     """
-    bundle = read_bundle(path)
-    engine = open_backend(backend, bundle.model, threads=threads, spin=spin)
+    return open_session(
+        read_bundle(path), precision=precision, threads=threads, spin=spin, backend=backend, engines=engines
+    )
+
+
+def open_session(
+    bundle: Bundle,
+    *,
+    precision: str = MODEL,
+    threads: int = 1,
+    spin: bool = False,
+    backend: str | BackendFactory = AUTO,
+    engines: str | os.PathLike[str] | None = None,
+) -> Session:
+    """`load` for a bundle that has been read."""
+    bundle.variant(precision)  # an unknown name is the first thing to say
+    choice = choose(bundle, precision=precision, backend=backend, engines=engines) if isinstance(backend, str) else None
+    model = bundle.graph(precision) if choice is None or choice.engine is None else choice.engine.read()
+    engine = open_backend(backend if choice is None else choice.backend, model, threads=threads, spin=spin)
     try:
-        return Session(bundle, engine)
+        frames = None if choice is None or choice.engine is None else choice.engine.record.spec.frames
+        return Session(bundle, engine, precision=precision, choice=choice, frames=frames)
     except BaseException:
         engine.close()
         raise
@@ -49,15 +74,31 @@ def load(
 class Session:
     """A bundle on an engine: use it in a `with` block, or call `close`."""
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
-        """Take over `backend`, loaded with the bundle's model. Raises BundleError if the two disagree."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        precision: str = MODEL,
+        choice: Choice | None = None,
+        frames: FrameRange | None = None,
+    ) -> None:
+        """Take over `backend`, loaded with the bundle's model in `precision`. Raises BundleError if the two disagree.
+
+        frames: the batches that the backend takes, where it is an engine built for some.
+        """
         manifest = bundle.manifest
-        _check_agreement(bundle, backend)
+        _check_agreement(bundle, backend, bundle.variant(precision))
         self.manifest: Manifest = manifest
         self.backend = backend
+        self.precision = precision
+        self.choice = choice
+        """Why this backend; None where it was handed over."""
+        self._frames = frames
         self._path = bundle.path
         # Of the bundle only the golden file is needed again: the engine has the model, and memory is short.
         self._golden = bundle.files[manifest.golden.file] if manifest.golden else b""
+        self._spec = bundle.golden_spec(precision) if manifest.golden else None
         self._entry = manifest.inputs[0].name
         self._fixed = tuple((axis, n) for axis, n in enumerate(manifest.inputs[0].shape) if isinstance(n, int))
         self._multiple = manifest.image.size_multiple
@@ -130,14 +171,23 @@ class Session:
         )
 
     def verify_golden(self) -> GoldenReport:
-        """Run the bundle's golden vectors and compare with the outputs that the exporter saw.
+        """Run the bundle's golden vectors and compare with the outputs that the exporter saw of the fp32 model.
 
+        An engine that takes only some sizes is asked those; `GoldenReport.cases` counts them.
         Raises CertificateError where one output is out of tolerance, BundleError where there are none.
         """
-        spec = self.manifest.golden
+        spec = self._spec
         if spec is None:
             raise BundleError(f"{self._path}: the bundle has no golden vectors", "export it again with golden inputs")
-        return verify_cases(parse_golden(self._golden, f"{self._path}: {spec.file}"), spec, self.backend)
+        cases = parse_golden(self._golden, f"{self._path}: {spec.file}")
+        if self._frames is not None:
+            cases = tuple(case for case in cases if case.inputs[self._entry].shape[:3] in self._frames)
+            if not cases:
+                raise BundleError(
+                    f"{self._path}: none of the golden vectors is a batch that the engine takes ({self._frames})",
+                    "build the engine for a range that holds one of them, or export the bundle again",
+                )
+        return verify_cases(cases, spec, self.backend)
 
     def close(self) -> None:
         """Free the engine; harmless when repeated."""
@@ -159,13 +209,13 @@ def _has_batch_axis(output: TensorSpec, entry: TensorSpec) -> bool:
     return output.shape[:1] == entry.shape[:1]
 
 
-def _check_agreement(bundle: Bundle, backend: Backend) -> None:
+def _check_agreement(bundle: Bundle, backend: Backend, variant: Variant | None) -> None:
     """Raises BundleError unless the graph has the manifest's tensors and takes frames."""
-    manifest = bundle.manifest
-    for kind, stated, found in (
-        ("input", manifest.inputs, backend.inputs),
-        ("output", manifest.outputs, backend.outputs),
-    ):
+    manifest, outputs = bundle.manifest, bundle.manifest.outputs
+    if variant is not None:
+        floats = ("float32", "float16")
+        outputs = tuple(dataclasses.replace(o, dtype=variant.output_dtype) if o.dtype in floats else o for o in outputs)
+    for kind, stated, found in (("input", manifest.inputs, backend.inputs), ("output", outputs, backend.outputs)):
         if {(spec.name, spec.dtype) for spec in stated} != {(spec.name, spec.dtype) for spec in found}:
             raise BundleError(
                 f"{bundle.path}: the manifest has the {kind}s {_words(stated)}, the graph {_words(found)}",

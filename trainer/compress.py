@@ -27,13 +27,13 @@ from edgeslim.bench.report.html import ReportData, render
 from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.exporter.channels import Coverage
 from edgeslim.exporter.export import export
+from edgeslim.progress import Progress, Silent
 from edgeslim.runtime import Manifest, Session, load, read_bundle
 
 from .compact import shrink_state
 from .evaluate import FrameRunner
 from .kinds.protocol import Examples
 from .outcome import Outcome, net_of
-from .progress import Progress, Silent
 from .pruned import PrunedModel
 from .ranks import ALONE, Ranks
 from .recipe import Recipe

@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader
 
 from edgeslim.errors import TrainingError
 from edgeslim.exporter.plan import PruningPlan
+from edgeslim.progress import Progress, Silent
 
 from .checkpoint import INDEX, State, copy_state, load_state
 from .fit_state import FitState, find_fit, restore_optimizer, restore_state, save_fit
 from .optimizer import learning_rate, set_rate
-from .progress import Progress, Silent
 from .ranks import ALONE, Ranks
 from .ranks.agree import check_same_weights
 from .ranks.batch_norm import shared_statistics

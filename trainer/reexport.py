@@ -9,11 +9,11 @@ import torch
 
 from edgeslim.errors import BundleError, CheckpointError, ConfigError, UnsupportedGraphError, first_line
 from edgeslim.exporter.bundle import amend_bundle
+from edgeslim.progress import Progress
 from edgeslim.runtime import Manifest, read_bundle
 
 from .checkpoint import Checkpoint, check_fit, load_checkpoint, load_state
 from .compress import REPORT, export_net, score_bundle
-from .progress import Progress
 from .pruned import PrunedModel
 from .recipe import Recipe
 from .recipe_file import parse_recipe

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from edgeslim.atomic import write_text
 from edgeslim.errors import ConfigError, first_line
+from edgeslim.progress import Progress, told_late
 
 from .evaluate import ImageFormat, normalized
 from .kinds import Kind, build_kind
 from .models.registry import build_model
-from .progress import Progress, told_late
 from .ranks import ALONE, Ranks
 from .ranks.agree import check_same_start
 from .ranks.key import with_whole_batches

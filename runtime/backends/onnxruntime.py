@@ -1,6 +1,6 @@
-"""ONNX Runtime on the CPU.
+"""ONNX Runtime, on the CPU or through one of its providers for GPUs.
 
-One frame at a time: operators run in sequence, `threads` threads inside each of them, and no thread spins
+On the CPU: one frame at a time: operators run in sequence, `threads` threads inside each of them, and no thread spins
 unless asked to (two spinning pools on two cores slow each other ten-fold).
 """
 
@@ -21,6 +21,7 @@ except ImportError as error:
     raise DeviceError(f"ONNX Runtime cannot be imported: {error}", "pip install 'edgeslim[runtime]'") from error
 
 _DTYPES = {"float": "float32", "double": "float64"}
+_CPU = "CPUExecutionProvider"
 _NOWHERE = os.devnull  # a file, so never a folder that could hold weights
 
 
@@ -29,6 +30,8 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     version: str = ort.__version__
+    provider = _CPU
+    """Where the layers run; those that a GPU's provider does not know run on the CPU."""
 
     def __init__(self, model: bytes, *, threads: int = 1, spin: bool = False, profile: Path | None = None) -> None:
         options = ort.SessionOptions()
@@ -43,14 +46,21 @@ class OnnxRuntimeBackend:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
+        _require_provider(self.provider)
+        providers = [self.provider] if self.provider == _CPU else [self.provider, _CPU]
         try:
-            # The fallback would print on stdout and try other providers; there is only this one.
-            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+            # The fallback would print on stdout and try other providers; there are only these.
+            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise EngineError(
                 f"ONNX Runtime {ort.__version__} cannot load the model: {error}",
                 "export it again; if it was made elsewhere, its operator set may be too new for this version",
             ) from error
+        if session.get_providers()[0] != self.provider:
+            raise EngineError(
+                f"{self.provider} did not start, ONNX Runtime would use {session.get_providers()[0]} without a word",
+                "its CUDA, cuDNN or TensorRT libraries are missing or of another version: see `edgeslim doctor`",
+            )
         self._session: ort.InferenceSession | None = session
         self.inputs = tuple(map(_spec, session.get_inputs()))
         self.outputs = tuple(map(_spec, session.get_outputs()))
@@ -84,6 +94,30 @@ class OnnxRuntimeBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
+    """The same on an NVIDIA GPU by CUDA and cuDNN."""
+
+    name = "onnxruntime-cuda"
+    provider = "CUDAExecutionProvider"
+
+
+class OnnxRuntimeTensorrtBackend(OnnxRuntimeBackend):
+    """The same by ONNX Runtime's own TensorRT provider, which builds engines while it loads."""
+
+    name = "onnxruntime-tensorrt"
+    provider = "TensorrtExecutionProvider"
+
+
+def _require_provider(provider: str) -> None:
+    """Raises DeviceError where this ONNX Runtime was built without it."""
+    known = ort.get_available_providers()
+    if provider not in known:
+        raise DeviceError(
+            f"ONNX Runtime {ort.__version__} here has no {provider}, only {', '.join(known)}",
+            "install the package that has it, in place of onnxruntime: onnxruntime-gpu",
+        )
 
 
 def _spec(argument: ort.NodeArg) -> TensorSpec:

@@ -14,13 +14,13 @@ from statistics import mean
 import numpy as np
 import torch
 
+from edgeslim.progress import Silent
 from edgeslim.trainer.budget import Ratio, WidthLimits
 from edgeslim.trainer.criteria import CRITERIA, Criterion
 from edgeslim.trainer.criteria.gradient_count import GradientCount
 from edgeslim.trainer.criteria.ln_norm import LnNorm
 from edgeslim.trainer.criteria.random import Random
 from edgeslim.trainer.lesson import NO_LESSON, Lesson
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.schedules import Iterative, Scoring

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from edgeslim.trainer.progress import Silent
+from edgeslim.progress import Silent
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.stages import train_and_prune, train_dense
 from edgeslim.trainer.workspace import Workspace, open_workspace

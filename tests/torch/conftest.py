@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from edgeslim.trainer.progress import Silent
+from edgeslim.progress import Silent
 from edgeslim.trainer.workspace import Workspace, open_workspace
 
 from .runs import recipe

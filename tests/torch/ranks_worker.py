@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from edgeslim.errors import EdgeslimError, TrainingError
 from edgeslim.exporter.plan import plan_from_cut
+from edgeslim.progress import Silent
 from edgeslim.trainer.checkpoint import load_checkpoint
 from edgeslim.trainer.criteria import CRITERIA
 from edgeslim.trainer.criteria.gradient_count import GradientCount
@@ -29,7 +30,6 @@ from edgeslim.trainer.fit import adopt, fit
 from edgeslim.trainer.lesson import Learning, Lesson
 from edgeslim.trainer.losses import SegmentationLoss, distillation
 from edgeslim.trainer.models.unet import UNet
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.ranks import Launch, Ranks
 from edgeslim.trainer.ranks.agree import check_same_plan, check_same_start, check_same_weights, digest_of

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from edgeslim.progress import Progress, Silent
 from edgeslim.trainer.fit import FitResult, fit
-from edgeslim.trainer.progress import Progress, Silent
 from edgeslim.trainer.recipe import FitSection, Recipe
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.task import Task

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from edgeslim.errors import ConfigError, InvariantError
+from edgeslim.progress import Silent
 from edgeslim.trainer.classification_metrics import ClassificationMetrics
 from edgeslim.trainer.data.augment import ImageAugment
 from edgeslim.trainer.data.image_draws import ImageDraws
 from edgeslim.trainer.data.labelled import ArrayImages, LabelledImages
 from edgeslim.trainer.fit import fit
 from edgeslim.trainer.losses import ClassificationLoss, distillation
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.recipe import AugmentSection, FitSection
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.workspace import Workspace, open_workspace

@@ -16,6 +16,7 @@ from torch import nn
 import edgeslim
 from edgeslim.errors import ConfigError
 from edgeslim.exporter.channels import ChannelMap
+from edgeslim.progress import Silent
 from edgeslim.trainer.criteria import CRITERIA, Criterion, Pooling, build_criterion, criterion
 from edgeslim.trainer.criteria.bn_scale import BnScale
 from edgeslim.trainer.criteria.geometric_median import GeometricMedian
@@ -27,7 +28,6 @@ from edgeslim.trainer.criteria.random import Random
 from edgeslim.trainer.criteria.redundancy import Redundancy
 from edgeslim.trainer.criteria.taylor import Taylor
 from edgeslim.trainer.lesson import NO_LESSON, Learning
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import PruneSection
 from edgeslim.trainer.recipe_file import parse_recipe

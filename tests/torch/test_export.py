@@ -15,9 +15,9 @@ from edgeslim.errors import (
     ExportError,
 )
 from edgeslim.exporter import Tolerance
-from edgeslim.exporter import export as export_function
 from edgeslim.exporter.cost import count_macs, count_parameters
 from edgeslim.exporter.export import compile_graph, normalize
+from edgeslim.exporter.export import export as export_function
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.plan import PruningPlan
 from edgeslim.runtime import load, read_bundle

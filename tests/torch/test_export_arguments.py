@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeslim.errors import ExportError, UnsupportedGraphError
-from edgeslim.exporter import export as export_function
+from edgeslim.exporter.export import export as export_function
 from edgeslim.runtime import load, read_bundle
 from edgeslim.trainer.pruned import PrunedModel
 

@@ -15,7 +15,7 @@ from edgeslim.errors import (
     CertificateError,
 )
 from edgeslim.exporter import ChannelMap, Tolerance
-from edgeslim.exporter import export as export_function
+from edgeslim.exporter.export import export as export_function
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.passes.simplify import Simplified
 from edgeslim.runtime import read_bundle

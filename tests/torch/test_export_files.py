@@ -12,8 +12,8 @@ import pytest
 from edgeslim.errors import (
     ExportError,
 )
-from edgeslim.exporter import export as export_function
 from edgeslim.exporter.bundle import amend_bundle
+from edgeslim.exporter.export import export as export_function
 from edgeslim.runtime import load, read_bundle
 
 from .exports import FRAMES, content, left_over, pruned

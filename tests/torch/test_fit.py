@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from edgeslim.errors import TrainingError
+from edgeslim.progress import Silent
 from edgeslim.trainer.checkpoint import load_checkpoint
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.recipe import EarlyStop
 from edgeslim.trainer.task import Task
 from edgeslim.trainer.workspace import Workspace

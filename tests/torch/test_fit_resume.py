@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 import edgeslim
 from edgeslim.errors import CheckpointError
+from edgeslim.progress import Silent
 from edgeslim.trainer.checkpoint import Checkpoint, load_checkpoint
 from edgeslim.trainer.criteria.random import Random
 from edgeslim.trainer.fit import FitResult, fit
 from edgeslim.trainer.fit_state import restore_state
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import EarlyStop
 from edgeslim.trainer.task import Task
@@ -90,7 +90,7 @@ KILLED = """
 import os, pathlib, signal, sys
 import torch
 from edgeslim.trainer.fit import fit
-from edgeslim.trainer.progress import Silent
+from edgeslim.progress import Silent
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.workspace import open_workspace
 

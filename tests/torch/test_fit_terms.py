@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from edgeslim.errors import ConfigError, TrainingError
+from edgeslim.progress import Silent
 from edgeslim.trainer.checkpoint import load_checkpoint
 from edgeslim.trainer.distill import mixed, on_mixtures, teacher_term
 from edgeslim.trainer.fit import fit
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import DistillSection
 from edgeslim.trainer.recipe_file import parse_recipe

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from edgeslim.errors import BudgetError, InvariantError
+from edgeslim.progress import Progress, Silent
 from edgeslim.runtime import read_bundle
 from edgeslim.trainer.budget import Ratio, WidthLimits
 from edgeslim.trainer.checkpoint import load_checkpoint
@@ -24,7 +25,6 @@ from edgeslim.trainer.compress import export_net
 from edgeslim.trainer.criteria import criterion
 from edgeslim.trainer.fit import FitResult, fit
 from edgeslim.trainer.fit_state import FitState
-from edgeslim.trainer.progress import Progress, Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import EarlyStop, ExportSection, FitSection, Recipe
 from edgeslim.trainer.recipe_file import parse_recipe

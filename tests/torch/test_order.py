@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from edgeslim.errors import CheckpointError, ConfigError
+from edgeslim.progress import Silent
 from edgeslim.runtime import read_bundle
 from edgeslim.trainer.checkpoint import load_checkpoint
 from edgeslim.trainer.compress import export_net
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import Recipe
 from edgeslim.trainer.sparsity import two_of_four_pattern

@@ -13,9 +13,9 @@ from edgeslim.errors import (
     CheckpointError,
     ConfigError,
 )
+from edgeslim.progress import Silent
 from edgeslim.runtime import read_bundle
 from edgeslim.trainer.compress import export_net
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.reexport import export_run
 from edgeslim.trainer.stages import train_and_prune

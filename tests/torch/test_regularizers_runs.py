@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeslim.errors import ConfigError, TrainingError
+from edgeslim.progress import Silent
 from edgeslim.trainer.fit import fit
-from edgeslim.trainer.progress import Silent
 from edgeslim.trainer.recipe import SparsifySection
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.regularizers import (

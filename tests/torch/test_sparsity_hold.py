@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeslim.errors import CheckpointError
+from edgeslim.progress import Progress, Silent
 from edgeslim.trainer.checkpoint import load_checkpoint
 from edgeslim.trainer.fit import FitResult, fit
-from edgeslim.trainer.progress import Progress, Silent
 from edgeslim.trainer.sparsity import (
     Pattern,
     apply_pattern,

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from edgeslim.errors import DataError
+from edgeslim.progress import Silent, told_late
 from edgeslim.trainer.data import SegmentationData, build_data
-from edgeslim.trainer.progress import Silent, told_late
 from edgeslim.trainer.recipe_data import SegmentationFolderData
 
 SIZE = (20, 24)
@@ -241,7 +241,7 @@ def test_only_a_slow_check_is_a_stage_of_its_own(tmp_path: Path, monkeypatch: py
 
     build_data(spec(tmp_path), 0, told_late(Listening(), "checking data"))
     assert heard == []
-    monkeypatch.setattr("edgeslim.trainer.progress.PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("edgeslim.progress.PATIENCE_SECONDS", -1.0)
     build_data(spec(tmp_path), 0, told_late(Listening(), "checking data"))
     assert heard == [("checking data", 4), 1, 2, 3, 4, ("checking data", 3), 1, 2, 3]
 

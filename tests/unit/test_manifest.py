@@ -182,6 +182,13 @@ def test_schema_1_is_read_as_ever(tiny_manifest: Callable[..., Manifest]) -> Non
     assert dataclasses.replace(old, schema=SCHEMA) == new
 
 
+def test_schema_2_is_read_as_ever() -> None:
+    """It knew no other precisions, and no range of frames."""
+    old = parse_manifest((GOLDEN.parent / "manifest-schema-2.json").read_bytes(), "golden")
+    assert (old.schema, old.variants, old.frame_range) == (2, (), None)
+    assert dataclasses.replace(old, schema=SCHEMA) == parse_manifest(GOLDEN.read_bytes(), "golden")
+
+
 def test_grey_images_and_a_task(tiny_manifest: Callable[..., Manifest]) -> None:
     grey = ImageSpec(colour="grey", mean=(0.5,), std=(0.25,), size_multiple=8)
     assert grey.channels == 1

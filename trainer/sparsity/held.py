@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from edgeslim.exporter.shrink import shrink_tensor
+from edgeslim.progress import Progress
 
 from ..checkpoint import INDEX, load_checkpoint
 from ..compact import expand_state
 from ..evaluate import module_runner
-from ..progress import Progress
 from ..pruned import PrunedModel
 from ..recipe import WeightsSection
 from ..workspace import Workspace

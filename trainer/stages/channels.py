@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from torch import nn
 
 from edgeslim.errors import InvariantError
+from edgeslim.progress import Progress
 
 from ..distill import on_mixtures, teacher_term
-from ..progress import Progress
 from ..pruned import PrunedModel
 from ..recipe import OneShotSchedule, PruneSection
 from ..recipe_gradual import GradualSchedule

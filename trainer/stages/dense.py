@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from edgeslim.progress import Progress
+
 from ..fit import FitResult, adopt
-from ..progress import Progress
 from ..workspace import Workspace
 from .training import train_stage
 

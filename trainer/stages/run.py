@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..progress import Progress
+from edgeslim.progress import Progress
+
 from ..pruned import PrunedModel
 from ..ranks.agree import check_same_plan
 from ..ranks.sharded import check_recipe

@@ -9,7 +9,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
-from ..progress import Progress
+from edgeslim.progress import Progress
+
 from ..pruned import PrunedModel
 from ..recipe import PruneSection, SparsifySection
 from ..recipe_gradual import GradualSchedule

@@ -13,9 +13,9 @@ from torch import nn
 
 from edgeslim.errors import UnsupportedGraphError
 from edgeslim.exporter.plan import PruningPlan
+from edgeslim.progress import Progress
 
 from ..fit import FitResult, fit
-from ..progress import Progress
 from ..pruned import PrunedModel
 from ..ranks.sharded import check_masked
 from ..recipe import FitSection

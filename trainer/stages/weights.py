@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from torch import nn
 
+from edgeslim.progress import Progress
+
 from ..budget import WidthLimits
-from ..progress import Progress
 from ..pruned import PrunedModel
 from ..recipe import IterativeSchedule, WeightsSection
 from ..schedules import Iterative

@@ -13,7 +13,7 @@ from .run_directory import run_directory
 from .screen import open_progress
 
 if TYPE_CHECKING:
-    from edgeslim.trainer.progress import Progress
+    from edgeslim.progress import Progress
     from edgeslim.trainer.ranks import Launch, Ranks
 
 
@@ -22,7 +22,7 @@ def run_of_ranks(launch: Launch, path: Path, fresh: bool) -> Iterator[tuple[Rank
     """Meet the other processes of the run in `path`; only the first makes, locks and empties it (see `run_directory`),
     and only it is heard. An error in another process names it.
     """
-    from edgeslim.trainer.progress import Silent
+    from edgeslim.progress import Silent
     from edgeslim.trainer.ranks.opening import open_ranks
 
     with open_ranks(launch, path) as ranks, ExitStack() as stack:

@@ -5,14 +5,13 @@ One process at a time works in it. Whoever holds the lock may remove the drafts 
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from edgeslim.errors import ConfigError
+from edgeslim.lock import hold
 
 OURS = frozenset(
     {"bench.json", "compact.bundle", "dense.bundle", "recipe.json", "report.html", "result.json", "stages"}
@@ -49,35 +48,24 @@ def run_directory(path: Path, fresh: bool) -> Iterator[Path]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Make the directory and hold its lock. Raises ConfigError."""
-    lock = _take_lock(path)
-    try:
-        yield
-    finally:
-        (path / LOCK).unlink(missing_ok=True)
-        os.close(lock)
 
+    def refuse() -> None:
+        raise ConfigError(
+            f"--out {path} is in use: another edgeslim works in it", "wait for it, or give another folder"
+        )
 
-def _take_lock(path: Path) -> int:
-    """The open descriptor that holds the lock."""
-    while True:
+    with ExitStack() as stack:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise ConfigError(f"--out {path} cannot be made: {error.strerror}", "give another folder") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            if isinstance(error, BlockingIOError):
-                problem, hint = "is in use: another edgeslim works in it", "wait for it, or give another folder"
-            else:  # some network file systems have no locks
-                problem, hint = f"cannot be locked: {error.strerror}", "give a folder on a local disk"
-            raise ConfigError(f"--out {path} {problem}", hint) from error
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), os.stat(path / LOCK)):
-                return lock
-        os.close(lock)  # its last holder removed the file after we had opened it: take the new one
+            stack.enter_context(hold(path / LOCK, when_taken=refuse))
+        except OSError as error:  # a folder of somebody else's, or a network file system without locks
+            raise ConfigError(
+                f"--out {path} cannot be locked: {error.strerror}", "give a folder of your own on a local disk"
+            ) from error
+        yield
 
 
 def _sweep(path: Path, fresh: bool) -> None:

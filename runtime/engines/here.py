@@ -1,0 +1,62 @@
+"""The GPU of this machine, as far as an engine depends on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_BOARD = Path("/proc/device-tree/model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """None: not known. problem: why there is no GPU to be seen."""
+
+    compute_capability: str | None = None
+    """Such as "8.7"."""
+    gpu: str | None = None
+    board: str | None = None
+    driver: str | None = None
+    problem: str | None = None
+
+
+def look_here(device: int = 0) -> Here:
+    """Ask CUDA for the GPU, the kernel for the board. Never raises."""
+    board = _board()
+    try:
+        from cuda.bindings import runtime as cuda
+    except ImportError as error:
+        return Here(board=board, problem=f"cuda-bindings cannot be imported: {error}")
+    status, count = cuda.cudaGetDeviceCount()
+    if status != cuda.cudaError_t.cudaSuccess or device >= count:
+        _, text = cuda.cudaGetErrorString(status)
+        return Here(board=board, problem=f"CUDA sees no GPU {device}: {text.decode(errors='replace')}")
+    _, properties = cuda.cudaGetDeviceProperties(device)
+    _, driver = cuda.cudaDriverGetVersion()
+    return Here(
+        compute_capability=f"{properties.major}.{properties.minor}",
+        gpu=properties.name.decode(errors="replace").strip("\0 "),
+        board=board,
+        driver=_driver_version() or f"CUDA {driver // 1000}.{driver % 1000 // 10}",
+    )
+
+
+def _board() -> str | None:
+    try:
+        return _BOARD.read_text(errors="replace").strip("\0 \n") or None
+    except OSError:
+        return None
+
+
+def _driver_version() -> str | None:
+    """The driver's own version, by NVML, which not every Jetson has."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            return str(pynvml.nvmlSystemGetDriverVersion())
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:  # no library, no driver, no permission: NVML's exceptions are generated, and none matters here
+        return None

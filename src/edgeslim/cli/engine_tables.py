@@ -1,0 +1,48 @@
+"""An engine as a table for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from edgeslim.exporter.engine import Built
+
+
+def engine_table(built: Built) -> Table:
+    """What was built, for what, and what happened when it was run."""
+    stored, record, spec = built.stored, built.stored.record, built.stored.record.spec
+    verb = "found" if built.reused else "built"
+    table = Table(
+        title=f"{verb} {record.bundle} in {spec.precision}", title_justify="left", box=box.SIMPLE, show_header=False
+    )
+    table.add_column("what", style="bold", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    rows = [
+        ("engine", str(stored.path)),
+        ("size", f"{record.engine.bytes:,} bytes"),
+        ("TensorRT", f"{spec.backend} {spec.version}"),
+        ("for", " ".join(word for word in (spec.where, spec.gpu, spec.board) if word)),
+        ("frames", str(spec.frames)),
+        ("flags", ", ".join(spec.flags) or "none"),
+        *((name, value) for name, value in spec.settings.items()),
+        ("built in", f"{record.build_seconds:.1f} s"),
+        ("golden vectors", _golden(built)),
+    ]
+    rows += [(f"validation {name}", f"{value:.4f}") for name, value in record.validation.items()]
+    if spec.dla_core is not None:
+        rows.append((f"DLA core {spec.dla_core}", f"{len(record.on_gpu)} layers fell back to the GPU"))
+        rows += [("", f"{layer}: {reason}") for layer, reason in record.on_gpu.items()]
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _golden(built: Built) -> str:
+    golden, unchecked = built.stored.record.golden, built.stored.record.unchecked
+    if golden is None:
+        return f"[yellow]not run[/]: {unchecked}"
+    allowed = f"{golden.atol:.2g} + {golden.rtol:.2g} * |b|"
+    return f"[green]equal[/]: {golden.cases} cases, largest error {golden.max_abs:.2g} (allowed {allowed})"

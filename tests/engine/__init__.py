@@ -1,0 +1,1 @@
+"""Engines: the real TensorRT-RTX builder, and what every TensorRT version offers."""

@@ -1,0 +1,454 @@
+"""A stand-in for TensorRT, for tests alone: the members of one version, and ONNX Runtime where a GPU would be.
+
+    trt = fake_tensorrt("103")        a module whose classes have what 10.3 has, and raise AttributeError for the rest
+
+An engine is a header and the ONNX model. Its context reads its inputs from the addresses it was given, computes them
+with ONNX Runtime, and writes its outputs to theirs, so a wrong address, size or order of copies shows.
+`Plan` plants the faults that a builder or a GPU may have.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import json
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from .surface import members, surface
+
+MAGIC = b"FAKE"
+NUMBERS = {
+    "86": "8.6.1",
+    "103": "10.3.0",
+    "107": "10.7.0",
+    "1013": "10.13.3",
+    "1016": "10.16.1",
+    "114": "11.4.0",
+    "rtx": "1.7.1",
+}
+
+
+@dataclass
+class Plan:
+    """What goes wrong, and what was seen."""
+
+    unsupported: frozenset[str] = frozenset()
+    memory_bytes: int | None = None
+    """A workspace beyond this is out of memory, and so is none at all."""
+    refuses: str | None = None
+    """The builder fails with these words."""
+    off_by: float = 0.0
+    """Added to every output of every engine."""
+    not_on_dla: frozenset[str] = frozenset()
+    dla_cores: int = 0
+    fails_to_run: bool = False
+    no_context: bool = False
+    foreign_timings: bool = False
+    creation_flags: list[int] = field(default_factory=list)
+    built: list[dict[str, Any]] = field(default_factory=list)
+    network_types: list[list[str]] = field(default_factory=list)
+
+
+def fake_tensorrt(version: str, plan: Plan | None = None, capability: str = "8.7") -> ModuleType:
+    """The stand-in for one version. capability: of the GPU that engines are built on and loaded by."""
+    plan = plan or Plan()
+    trt: Any = ModuleType("tensorrt")
+    trt.__version__ = NUMBERS[version]
+    for kind in (
+        "BuilderFlag", "NetworkDefinitionCreationFlag", "DataType", "MemoryPoolType", "HardwareCompatibilityLevel",
+        "ProfilingVerbosity", "TensorIOMode", "EngineStat", "ComputeCapability",
+    ):  # fmt: skip
+        names = sorted(members(kind, version))
+        if names:
+            setattr(trt, kind, enum.IntEnum(kind, {name: i for i, name in enumerate(names)}))
+    trt.DeviceType = enum.IntEnum("DeviceType", {"GPU": 0, "DLA": 1})
+    layers = ("CONVOLUTION", "ACTIVATION", "CAST", "CONSTANT", "SHAPE", "QUANTIZE", "DEQUANTIZE", "IDENTITY", "SHUFFLE")
+    trt.LayerType = enum.IntEnum("LayerType", {name: i for i, name in enumerate(layers)})
+    trt.ILogger = type("ILogger", (), {"__init__": lambda self: None, "Severity": _Severity})
+    if "IProgressMonitor" in members("top-level changes", version):
+        trt.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
+    trt.Builder = lambda logger: _restricted(_Builder, "Builder", version)(trt, plan, version, logger, capability)
+    trt.OnnxParser = lambda network, logger: _restricted(_Parser, "OnnxParser", version)(trt, plan, version, network)
+    trt.Runtime = lambda logger: _restricted(_Runtime, "Runtime", version)(trt, plan, version, logger, capability)
+    module: ModuleType = trt
+    return module
+
+
+class _Severity(enum.IntEnum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+    INFO = 3
+    VERBOSE = 4
+
+
+def _restricted(kind: type, name: str, version: str) -> type:
+    """`kind` without the members that this version's class `name` lacks, for reading and for writing."""
+    missing = frozenset(surface()[name]) - members(name, version)
+
+    def check(attribute: str) -> None:
+        if attribute in missing:
+            raise AttributeError(f"{name} of TensorRT {NUMBERS[version]} has no {attribute}")
+
+    def read(self: object, attribute: str) -> Any:
+        check(attribute)
+        return kind.__getattribute__(self, attribute)
+
+    def write(self: object, attribute: str, value: object) -> None:
+        check(attribute)
+        if not attribute.startswith("_") and attribute not in surface()[name]:
+            raise AttributeError(f"no TensorRT's {name} has a member {attribute}")
+        kind.__setattr__(self, attribute, value)
+
+    return type(name, (kind,), {"__getattribute__": read, "__setattr__": write})
+
+
+class _Tensor:
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        self.name, self.shape, self.dtype = name, shape, dtype
+
+
+class _Layer:
+    def __init__(self, trt: Any, node: onnx.NodeProto, types: dict[str, Any]) -> None:
+        kinds = {
+            "Conv": "CONVOLUTION", "Relu": "ACTIVATION", "Cast": "CAST", "Constant": "CONSTANT", "Shape": "SHAPE",
+            "QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE", "Identity": "IDENTITY",
+        }  # fmt: skip
+        self.name, self.type = node.name, getattr(trt.LayerType, kinds.get(node.op_type, "SHUFFLE"))
+        self._inputs = [_Tensor(n, (), types.get(n)) for n in node.input if n]
+        self._outputs = [_Tensor(n, (), types.get(n)) for n in node.output]
+        self.num_inputs, self.num_outputs = len(self._inputs), len(self._outputs)
+        self.precision: Any = None
+
+    def get_input(self, index: int) -> _Tensor:
+        return self._inputs[index]
+
+    def get_output(self, index: int) -> _Tensor:
+        return self._outputs[index]
+
+
+class _Network:
+    def __init__(self, flags: int) -> None:
+        self.flags, self.layers, self.model = flags, list[_Layer](), b""
+        self._inputs: list[_Tensor] = []
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    def get_layer(self, index: int) -> _Layer:
+        return self.layers[index]
+
+    def get_input(self, index: int) -> _Tensor:
+        return self._inputs[index]
+
+    def fill(self, trt: Any, model: bytes) -> None:
+        proto = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model))
+        types = {
+            v.name: _data_type(trt, v.type.tensor_type.elem_type)
+            for v in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
+        }
+        self.model, self.layers = model, [_Layer(trt, node, types) for node in proto.graph.node]
+        for value in proto.graph.input:
+            dims = value.type.tensor_type.shape.dim
+            shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in dims)
+            self._inputs.append(_Tensor(value.name, shape, types[value.name]))
+
+
+def _data_type(trt: Any, kind: int) -> Any:
+    names = {
+        onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF", onnx.TensorProto.INT8: "INT8",
+        onnx.TensorProto.UINT8: "UINT8", onnx.TensorProto.INT64: "INT64", onnx.TensorProto.INT32: "INT32",
+        onnx.TensorProto.BOOL: "BOOL",
+    }  # fmt: skip
+    return getattr(trt.DataType, names.get(kind, "FLOAT"), trt.DataType.INT32)
+
+
+class _ParserError:
+    def __init__(self, node: onnx.NodeProto, index: int) -> None:
+        self._node, self._index = node, index
+
+    def desc(self) -> str:
+        return f"no importer\nfor {self._node.op_type}"
+
+    def node(self) -> int:
+        return self._index
+
+    def node_name(self) -> str:
+        return self._node.name
+
+    def node_operator(self) -> str:
+        return self._node.op_type
+
+
+class _OldParserError:
+    """That of 8.6, which knows the node's number alone."""
+
+    def __init__(self, error: _ParserError) -> None:
+        self.desc, self.node = error.desc, error.node
+
+
+class _Parser:
+    def __init__(self, trt: Any, plan: Plan, version: str, network: _Network) -> None:
+        self._trt, self._plan, self._version, self._network = trt, plan, version, network
+        self._errors: list[Any] = []
+
+    def parse(self, model: bytes) -> bool:
+        try:
+            nodes = onnx.load_model_from_string(model).graph.node
+        except Exception:
+            return False
+        errors = [_ParserError(n, i) for i, n in enumerate(nodes) if n.op_type in self._plan.unsupported]
+        self._errors = [_OldParserError(e) if self._version == "86" else e for e in errors]
+        if not errors:
+            self._network.fill(self._trt, model)
+        return not errors
+
+    @property
+    def num_errors(self) -> int:
+        return len(self._errors)
+
+    def get_error(self, index: int) -> Any:
+        return self._errors[index]
+
+
+class _Profile:
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
+
+    def set_shape(self, name: str, least: tuple[int, ...], usual: tuple[int, ...], most: tuple[int, ...]) -> None:
+        self.shapes[name] = (least, usual, most)
+
+
+class _Cache:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def serialize(self) -> bytes:
+        return self.data + b"+timed"
+
+
+class _Config:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._flags: set[str] = {"TF32"}
+        self._limits: dict[str, int] = {}
+        self._profiles: list[_Profile] = []
+        self._targets: dict[int, str] = {}
+        self.default_device_type: Any = None
+        self.DLA_core = -1
+        self.builder_optimization_level = 3
+        self.profiling_verbosity: Any = None
+        self.hardware_compatibility_level: Any = None
+        self._cache: _Cache | None = None
+
+    progress_monitor: Any = None
+    max_num_tactics = -1
+    num_compute_capabilities = 0
+
+    def set_flag(self, flag: enum.IntEnum) -> None:
+        self._flags.add(flag.name)
+
+    def clear_flag(self, flag: enum.IntEnum) -> None:
+        self._flags.discard(flag.name)
+
+    def set_memory_pool_limit(self, pool: enum.IntEnum, size: int) -> None:
+        self._limits[pool.name] = size
+
+    def add_optimization_profile(self, profile: _Profile) -> int:
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
+
+    def set_compute_capability(self, capability: enum.IntEnum, index: int) -> bool:
+        self._targets[index] = capability.name
+        return True
+
+    def can_run_on_DLA(self, layer: _Layer) -> bool:
+        return layer.name not in self._plan.not_on_dla
+
+    def create_timing_cache(self, data: bytes) -> _Cache:
+        return _Cache(data)
+
+    def set_timing_cache(self, cache: _Cache, ignore_mismatch: bool) -> bool:
+        if cache.data and self._plan.foreign_timings:
+            return False
+        self._cache = cache
+        return True
+
+
+class _Builder:
+    def __init__(self, trt: Any, plan: Plan, version: str, logger: Any, capability: str) -> None:
+        self._trt, self._plan, self._version, self._logger, self._capability = trt, plan, version, logger, capability
+
+    @property
+    def num_DLA_cores(self) -> int:
+        return self._plan.dla_cores
+
+    def create_network(self, flags: int) -> _Network:
+        self._plan.creation_flags.append(flags)
+        return _Network(flags)
+
+    def create_builder_config(self) -> Any:
+        return _restricted(_Config, "IBuilderConfig", self._version)(self._plan)
+
+    def create_optimization_profile(self) -> _Profile:
+        return _Profile()
+
+    def build_serialized_network(self, network: _Network, config: Any) -> bytes | None:
+        limits = config._limits
+        built = {
+            "flags": sorted(config._flags), "limits": limits, "level": config.builder_optimization_level,
+            "targets": config._targets, "dla": config.DLA_core, 
+            "pinned": [layer.name for layer in network.layers if layer.precision is not None],
+        }  # fmt: skip
+        self._plan.built.append(built)
+        if self._plan.refuses is not None:
+            self._logger.log(_Severity.ERROR, self._plan.refuses)
+            return None
+        most = self._plan.memory_bytes
+        if most is not None and limits.get("WORKSPACE", 2**60) > most:
+            self._logger.log(_Severity.ERROR, "Requested amount of GPU memory could not be allocated: out of memory")
+            return None
+        monitor = getattr(config, "progress_monitor", None)
+        if monitor is not None:
+            monitor.phase_start("Building engine", None, 2)
+            for step in range(2):
+                if not monitor.step_complete("Building engine", step):
+                    return None
+            monitor.phase_finish("Building engine")
+        self._logger.log(_Severity.WARNING, "a warning\nof two lines")
+        header = {
+            "version": self._trt.__version__, "capability": self._capability, "shapes": config._profiles[0].shapes,
+            "compatible": "VERSION_COMPATIBLE" in config._flags,
+        }  # fmt: skip
+        text = json.dumps(header).encode()
+        return MAGIC + len(text).to_bytes(4, "little") + text + network.model
+
+
+class _Runtime:
+    engine_host_code_allowed = False
+
+    def __init__(self, trt: Any, plan: Plan, version: str, logger: Any, capability: str) -> None:
+        self._trt, self._plan, self._version, self._logger, self._capability = trt, plan, version, logger, capability
+
+    def deserialize_cuda_engine(self, data: bytes) -> Any:
+        try:
+            size = int.from_bytes(data[4:8], "little")
+            header, model = json.loads(data[8 : 8 + size]), data[8 + size :]
+            onnx.checker.check_model(onnx.load_model_from_string(model))
+            broken = data[:4] != MAGIC
+        except Exception:
+            broken = True
+        if broken:
+            self._logger.log(
+                _Severity.ERROR, "Serialization assertion magicTagRead == kMAGIC_TAG failed. Magic tag does not match"
+            )
+            return None
+        if header["version"] != self._trt.__version__ and not header["compatible"]:
+            self._logger.log(
+                _Severity.ERROR, "Version tag does not match. Note: Current Version: 1, Serialized Engine Version: 2"
+            )
+            return None
+        if header["capability"] != self._capability:
+            self._logger.log(
+                _Severity.ERROR,
+                f"The engine plan file was generated on a different device, target GPU {header['capability']}",
+            )
+            return None
+        engine = _restricted(_Engine, "ICudaEngine", self._version)
+        return engine(self._trt, self._plan, self._version, self._logger, header, model)
+
+
+class _Engine:
+    device_memory_size = 1000
+    device_memory_size_v2 = 1000
+
+    def __init__(self, trt: Any, plan: Plan, version: str, logger: Any, header: dict[str, Any], model: bytes) -> None:
+        self._trt, self._plan, self._version, self._logger, self._header = trt, plan, version, logger, header
+        self._session = onnxruntime.InferenceSession(model)
+        self._inputs, self._outputs = self._session.get_inputs(), self._session.get_outputs()
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self._inputs) + len(self._outputs)
+
+    def get_tensor_name(self, index: int) -> str:
+        return str([*self._inputs, *self._outputs][index].name)
+
+    def get_tensor_mode(self, name: str) -> Any:
+        own = any(v.name == name for v in self._inputs)
+        return self._trt.TensorIOMode.INPUT if own else self._trt.TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        kind = next(v.type for v in (*self._inputs, *self._outputs) if v.name == name)
+        names = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
+        return getattr(self._trt.DataType, names[kind])
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        shape = next(v.shape for v in (*self._inputs, *self._outputs) if v.name == name)
+        return tuple(n if isinstance(n, int) else -1 for n in shape)
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        return [tuple(shape) for shape in self._header["shapes"][name]]
+
+    def get_engine_stat(self, stat: Any) -> int:
+        return 500
+
+    def create_execution_context(self) -> Any:
+        if self._plan.no_context:
+            self._logger.log(_Severity.ERROR, "out of memory")
+            return None
+        return _restricted(_Context, "IExecutionContext", self._version)(self, self._plan, self._logger)
+
+
+class _Context:
+    def __init__(self, engine: Any, plan: Plan, logger: Any) -> None:
+        self._engine, self._plan, self._logger = engine, plan, logger
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        least, _, most = self._engine.get_tensor_profile_shape(name, 0)
+        fits = all(a <= n <= b for a, n, b in zip(least, shape, most))
+        if fits:
+            self._shapes[name] = tuple(shape)
+        return fits
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if name in self._shapes:
+            return self._shapes[name]
+        feeds = {n: np.zeros(shape, _numpy(self._engine.get_tensor_dtype(n))) for n, shape in self._shapes.items()}
+        return tuple(self._engine._session.run([name], feeds)[0].shape)
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        if self._plan.fails_to_run:
+            self._logger.log(_Severity.ERROR, "an illegal memory access was encountered")
+            return False
+        session = self._engine._session
+        feeds = {
+            n: _at(self._addresses[n], s, self._engine.get_tensor_dtype(n)).copy() for n, s in self._shapes.items()
+        }
+        for value, array in zip(session.get_outputs(), session.run(None, feeds)):
+            out = _at(self._addresses[value.name], array.shape, self._engine.get_tensor_dtype(value.name))
+            out[...] = array + array.dtype.type(self._plan.off_by)
+        return True
+
+
+def _numpy(dtype: enum.IntEnum) -> np.dtype[Any]:
+    return np.dtype({"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16"}[dtype.name])
+
+
+def _at(address: int, shape: tuple[int, ...], dtype: enum.IntEnum) -> np.ndarray[Any, Any]:
+    kind = _numpy(dtype)
+    size = int(np.prod(shape)) * kind.itemsize
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(kind).reshape(shape)
