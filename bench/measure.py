@@ -11,19 +11,21 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeslim.errors import ConfigError, DataError
-from edgeslim.runtime import Bundle, Session, open_backend, read_bundle
+from edgeslim.runtime import MODEL, Bundle, Session, open_session, read_bundle
 
 from .clock import Call, undisturbed
 from .compare import MIN_SAMPLES, interleave, speedup
+from .gpu import gpu_warnings, measure_gpu
 from .machine import describe_machine, load_average
 from .memory import measure_memory
-from .result import BenchResult, Machine, MemoryUse, Settings, Side, WarmUp, latency_from_samples
+from .result import BenchResult, Machine, Settings, Side, latency_from_samples
 from .steady import warm_up
 
 ReportProgress = Callable[[str, int, int], None]
@@ -36,10 +38,25 @@ WIDE_SPREAD = 0.1
 BUSY_LOAD = 0.5
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Contender:
+    """One bundle as it is to be run."""
+
+    bundle: Bundle
+    precision: str
+    backend: str
+    engines: str | None
+
+
 def measure(
     path: str | os.PathLike[str],
     against: str | os.PathLike[str] | None = None,
     *,
+    precision: str = MODEL,
+    backend: str = "onnxruntime",
+    against_precision: str | None = None,
+    against_backend: str | None = None,
+    engines: str | os.PathLike[str] | None = None,
     threads: int = 1,
     samples: int = 100,
     seconds: float = 20.0,
@@ -48,6 +65,9 @@ def measure(
 ) -> BenchResult:
     """Measure the bundle at `path`, and where given how much faster it is than `against`.
 
+    precision, backend: what is run, as in `edgeslim.runtime.load`.  against_precision, against_backend: the same of the
+    other side, the subject's where None; with one of them and no `against`, the bundle runs against itself.  engines:
+    the folder of built engines, the one beside each bundle where None.
     threads: threads within one operator.  samples: timed runs of each bundle, at least 20.  seconds: end
     sampling after this long, though never before 20 samples a side.  frame_size: (height, width) in pixels,
     the manifest's `bench_size` of `path` where absent.
@@ -58,11 +78,21 @@ def measure(
     check_threads(threads)
     told = progress or (lambda stage, done, total: None)
     load_before = load_average()
-    bundles = [read_bundle(place) for place in ([path] if against is None else [against, path])]
-    size = frame_size or bundles[-1].manifest.bench_size
-    frame = np.random.default_rng(SEED).integers(0, 256, (*size, bundles[-1].manifest.image.channels), dtype=np.uint8)
+    folder = None if engines is None else os.fspath(engines)
+    sides = [_Contender(bundle=read_bundle(path), precision=precision, backend=backend, engines=folder)]
+    if against is not None or against_precision is not None or against_backend is not None:
+        other = _Contender(
+            bundle=sides[0].bundle if against is None else read_bundle(against),
+            precision=against_precision or precision,
+            backend=against_backend or backend,
+            engines=folder,
+        )
+        sides.insert(0, other)
+    size = frame_size or sides[-1].bundle.manifest.bench_size
+    channels = sides[-1].bundle.manifest.image.channels
+    frame = np.random.default_rng(SEED).integers(0, 256, (*size, channels), dtype=np.uint8)
     with ExitStack() as stack:
-        sessions = [stack.enter_context(_session(bundle, threads)) for bundle in bundles]
+        sessions = [stack.enter_context(_session(side, threads)) for side in sides]
         calls = [_checked_call(session, frame) for session in sessions]
         warm_ups = []
         for number, call in enumerate(calls):
@@ -72,31 +102,49 @@ def measure(
         taken = interleave(
             calls, samples=samples, seconds=seconds, progress=lambda done, total: told("samples", done, total)
         )
-        backend = sessions[0].backend.name
+        times = [measure_gpu(s, frame[np.newaxis], samples=samples, seconds=seconds) for s in sessions]
+        backends = [(s.backend.name, None if s.choice is None else s.choice.reason) for s in sessions]
     machine = dataclasses.replace(describe_machine(), load_1min=load_before)
-    sides = []
-    for number, (bundle, warm, nanoseconds) in enumerate(zip(bundles, warm_ups, taken)):
-        told("memory", number, len(bundles))
-        memory = measure_memory(bundle, size, threads=threads, spin=False)
-        sides.append(_side(bundle, warm, nanoseconds, memory))
+    measured = []
+    for number, side in enumerate(sides):
+        told("memory", number, len(sides))
+        name, reason = backends[number]
+        memory = measure_memory(
+            side.bundle, size, threads=threads, spin=False, precision=side.precision, backend=name, engines=side.engines
+        )
+        measured.append(
+            Side(
+                name=side.bundle.manifest.name,
+                manifest_sha256=side.bundle.manifest_sha256,
+                parameters=side.bundle.manifest.sizes.parameters,
+                macs=side.bundle.manifest.sizes.macs,
+                warm_up=warm_ups[number],
+                latency=latency_from_samples(taken[number]),
+                memory=memory,
+                precision=side.precision,
+                backend=name,
+                reason=reason,
+                gpu=times[number],
+            )
+        )
     settings = Settings(
-        backend=backend,
+        backend=backends[-1][0],
         threads=threads,
         spin=False,
         samples=samples,
         seconds=float(seconds),
         frame_size=size,
         seed=SEED,
-        order="A" if against is None else "ABBA",
+        order="A" if len(sides) == 1 else "ABBA",
     )
     return BenchResult(
         written_by=version("edgeslim"),
         settings=settings,
         machine=machine,
-        subject=sides[-1],
-        against=None if against is None else sides[0],
-        speedup=None if against is None else speedup(*taken, seed=SEED),
-        warnings=tuple(_warnings(machine, settings, sides)),
+        subject=measured[-1],
+        against=None if len(sides) == 1 else measured[0],
+        speedup=None if len(sides) == 1 else speedup(*taken, seed=SEED),
+        warnings=tuple(_warnings(machine, settings, measured)),
     )
 
 
@@ -119,8 +167,10 @@ def _check_options(samples: int, seconds: float, frame_size: tuple[int, int] | N
         raise ConfigError(f"frame_size is {frame_size}, not (height, width) from 1", "for example (192, 192)")
 
 
-def _session(bundle: Bundle, threads: int) -> Session:
-    return Session(bundle, open_backend("onnxruntime", bundle.model, threads=threads, spin=False))
+def _session(side: _Contender, threads: int) -> Session:
+    return open_session(
+        side.bundle, precision=side.precision, threads=threads, backend=side.backend, engines=side.engines
+    )
 
 
 def _checked_call(session: Session, frame: NDArray[np.uint8]) -> Call:
@@ -130,18 +180,6 @@ def _checked_call(session: Session, frame: NDArray[np.uint8]) -> Call:
     except DataError as error:
         raise DataError(f"{session.manifest.name}: {error.message}", error.hint) from error
     return lambda: session.run(frame)
-
-
-def _side(bundle: Bundle, warm: WarmUp, nanoseconds: tuple[int, ...], memory: MemoryUse) -> Side:
-    return Side(
-        name=bundle.manifest.name,
-        manifest_sha256=bundle.manifest_sha256,
-        parameters=bundle.manifest.sizes.parameters,
-        macs=bundle.manifest.sizes.macs,
-        warm_up=warm,
-        latency=latency_from_samples(nanoseconds),
-        memory=memory,
-    )
 
 
 def _warnings(machine: Machine, settings: Settings, sides: list[Side]) -> Iterator[str]:
@@ -159,3 +197,4 @@ def _warnings(machine: Machine, settings: Settings, sides: list[Side]) -> Iterat
             yield f"{side.name}: {side.latency.n} of {settings.samples} samples in {settings.seconds:g} s"
         if side.memory.problem is not None:
             yield f"{side.name}: {side.memory.problem}"
+        yield from gpu_warnings(side.name, side.gpu)

@@ -16,7 +16,11 @@ from edgeslim.schema import SchemaError, dumps, from_json
 
 from .clock import NS_PER_MS
 
-SCHEMA = 1
+SCHEMA = 2
+"""The newest result this edgeslim reads, and the one it writes; older ones are read as ever.
+
+2: engines of GPUs: `Side.precision`, `backend`, `gpu`, and their memory.
+"""
 
 
 def percentile_index(n: int, p: int) -> int:
@@ -31,7 +35,7 @@ def percentile(samples: Sequence[int], p: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Wall time of one `Session.run` on one frame. Make it with `latency_from_samples`."""
+    """Samples of one duration, as a rule wall time of `Session.run` on one frame. `latency_from_samples` makes it."""
 
     n: int
     p50_ms: float
@@ -62,6 +66,28 @@ def latency_from_samples(samples_ns: Sequence[int]) -> Latency:
         spread=(p75 - p25) / max(p50, 1),
         samples_ns=tuple(samples_ns),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuTimes:
+    """The parts of a run on a GPU, each defined as trtexec defines it, from runs of their own with CUDA events.
+
+    The camera's latency is `Side.latency`, from array to array on the host; these say where it goes.
+    """
+
+    compute: Latency
+    """From the event before the enqueue to the one after it, on the stream."""
+    enqueue: Latency
+    """Host time of the call that queues the net."""
+    copy_in: Latency | None
+    """None: the GPU works in the host's memory, and nothing is copied."""
+    copy_out: Latency | None
+    sum_ms: float
+    """copy_in + compute + copy_out, medians: what trtexec calls latency."""
+    throughput_hz: float
+    """Frames a second of the wall time of these runs, one after the other."""
+    cuda_graphs: str
+    """"used", "off", or why there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +126,18 @@ class MemoryUse:
     arena: ArenaUse | None
     peak_rss_bytes: int | None
     """Growth of the resident set of a fresh process, from its imports to its peak over load and runs."""
+    engine_bytes: int | None = None
+    """The serialised engine, where one is run."""
+    engine_weight_bytes: int | None = None
+    """Weights in the engine, where TensorRT tells (from 10.16)."""
+    engine_activation_bytes: int | None = None
+    """Scratch and activation memory that an execution context takes."""
+    io_bytes: int | None = None
+    """Buffers of inputs and outputs, on both sides where both have their own."""
+    gpu_process_bytes: int | None = None
+    """Growth of the process on the GPU, by NVML, in the fresh process; a desktop GPU's own memory."""
+    system_bytes: int | None = None
+    """Shrinkage of the system's available memory, where CPU and GPU share it, in the fresh process."""
     problem: str | None = None
     """Why something above could not be measured."""
 
@@ -177,6 +215,13 @@ class Side:
     warm_up: WarmUp
     latency: Latency
     memory: MemoryUse
+    precision: str = "fp32"
+    """Which graph of the bundle."""
+    backend: str | None = None
+    """What ran it, and why that; None in results of schema 1, see `Settings.backend`."""
+    reason: str | None = None
+    gpu: GpuTimes | None = None
+    """None: nothing here ran on a GPU whose events could be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import ExportError
 from edgeslim.runtime.certificate import Certificate
-from edgeslim.runtime.golden import GoldenCase
-from edgeslim.runtime.manifest import GoldenSpec, ImageSpec, Manifest, Sizes, TaskName, TensorSpec
+from edgeslim.runtime.manifest import ImageSpec, Manifest, Sizes, TaskName, TensorSpec
+from edgeslim.runtime.variants import FrameRange
 
-from .bundle import golden_bytes, write_bundle
+from .bundle import write_bundle
 from .certificate import Probe, References, Tolerance, certify, random_probe, require
 from .channels import ChannelMap
 from .channels.coverage import coverage
 from .cost import count_macs, count_parameters, count_weight_bytes, count_weights
-from .export_arguments import check_frames, check_net, check_words, colours, numbers
+from .export_arguments import check_frames, check_net, check_range, check_words, colours, numbers
+from .frame_batches import GOLDEN, Frames, frame_batches, golden_vectors
 from .graph_runner import runner_from_graph
 from .passes.embed_preprocess import embed_preprocess
 from .passes.plain_zeros import plain_zeros
@@ -39,11 +40,7 @@ from .passes.simplify import simplify
 from .plan import PruningPlan, cut_of_plan
 
 PLAN = "plan.json"
-GOLDEN = "golden.npz"
 MASKED = "masked torch"
-
-Frames = Sequence[NDArray[np.uint8]]
-"""Camera frames, each (H, W, C) uint8, RGB."""
 
 
 class Exportable(Protocol):
@@ -84,6 +81,7 @@ def export(
     std: tuple[float, ...] | None = None,
     size_multiple: int = 1,
     size: tuple[int, int] | None = None,
+    frame_range: FrameRange | None = None,
     frames: Frames = (),
     classes: Sequence[str] = (),
     task: TaskName | None = None,
@@ -99,7 +97,8 @@ def export(
 
     name: the file's where absent.  mean, std: per channel, of pixels scaled to [0, 1]; 0 and 1 where absent.
     size_multiple: what a frame's height and width must be divisible by.  size: (height, width) of a benchmark frame;
-    the example's where absent.  frames: real frames for the certificate and the golden vectors; random ones where there
+    the example's where absent.  frame_range: the batches that engines are built for, single frames of `size` where
+    absent.  frames: real frames for the certificate and the golden vectors; random ones where there
     are none.  classes: their names in the order of the logits.  task: what the first output says of a frame, if that is
     known.  metrics, provenance: for the manifest.  files: further files by their path in the bundle.  archive: a single
     file instead of a directory.  sparse: store weights without their zeros where that is smaller.  tolerance: of the
@@ -117,14 +116,16 @@ def export(
     std = colours("std", (1.0,) * channels if std is None else std, shape)
     check_net(shape, std)
     check_frames(pruned.input_shape, size_multiple, size, frames)
+    check_range(frame_range, size_multiple)
     check_words(files or {}, (PLAN, GOLDEN), provenance or {}, classes)
     bench_size = size or (pruned.input_shape[2], pruned.input_shape[3])
     compiled = compile_graph(pruned, mean, std, simplify_graph)
-    cases = _frame_batches(frames, pruned, bench_size)
+    cases = frame_batches(frames, pruned, bench_size)
     certificate = prove(pruned, compiled, cases, mean, std, "real" if len(frames) else "random", tolerance)
     require(certificate)
     model = ir.to_proto(compiled.shipped).SerializeToString()
-    golden, spec = _golden(model, cases)
+    golden = golden_vectors(model, cases, bench_size)
+    spec = golden.spec
     batch = (compiled.shipped.graph.inputs[0].shape or (1,))[0]
     weights, nonzero = count_weights(compiled.compact)
     macs_shape = (batch if isinstance(batch, int) else 1, *bench_size, pruned.input_shape[1])
@@ -136,6 +137,7 @@ def export(
         outputs=_specs(pruned.channels.model.graph.outputs, ("NCHW", "NC"), pruned.channels.model.graph.inputs[0]),
         image=ImageSpec(colour="grey" if channels == 1 else "RGB", mean=mean, std=std, size_multiple=size_multiple),
         bench_size=bench_size,
+        frame_range=frame_range,
         task=task,
         classes=tuple(classes),
         metrics=metrics,
@@ -156,7 +158,7 @@ def export(
         certificate=certificate,
         coverage=tuple(coverage(pruned.channels, cut_of_plan(pruned.channels, pruned.plan))),
     )
-    content = {**(files or {}), PLAN: pruned.plan.to_json().encode(), spec.file: golden}
+    content = {**(files or {}), PLAN: pruned.plan.to_json().encode(), spec.file: golden.data}
     return write_bundle(path, model=model, manifest=manifest, files=content, archive=archive, sparse=sparse)
 
 
@@ -206,63 +208,6 @@ def normalize(frames: NDArray[np.generic], mean: tuple[float, ...], std: tuple[f
     """(pixel / 255 - mean) / std: frames (N, H, W, C) uint8 -> images (N, C, H, W) float32."""
     scaled = (frames.astype(np.float32) / 255 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
-
-
-def _frame_batches(frames: Frames, pruned: Exportable, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Batches of one and two at the example's size and, where the graph allows it, at the size of a camera frame."""
-    batch, _, height, width = pruned.graph.graph.inputs[0].shape or (0, 0, 0, 0)
-    sizes = [(pruned.input_shape[2], pruned.input_shape[3])]
-    if not isinstance(height, int) and not isinstance(width, int):
-        other = size if size != sizes[0] else _second_size(size)
-        if _runs(pruned, other):
-            sizes.append(other)
-    counts = (1, 2) if not isinstance(batch, int) else (batch,)
-    source = list(frames) or [_random_frame(size, pruned.input_shape[1], s) for s in range(2)]
-    return [np.stack([_crop(source[i % len(source)], s) for i in range(count)]) for s in sizes for count in counts]
-
-
-def _second_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Another size that nets with strides up to 32 accept, and not square where the first is."""
-    height, width = size
-    return (height // 64 * 32 or 32, (width // 64 * 32 or 32) + 32)
-
-
-def _runs(pruned: Exportable, size: tuple[int, int]) -> bool:
-    """Whether the masked net itself accepts this size (a net may demand more than a multiple of 32)."""
-    try:
-        pruned.references().masked(np.zeros((1, pruned.input_shape[1], *size), np.float32))
-    except Exception:  # any failure of a user's forward means "not this size"; the certificate states the sizes used
-        return False
-    return True
-
-
-def _random_frame(size: tuple[int, int], channels: int, seed: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
-
-
-def _crop(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The middle (height, width) of a frame, mirrored at the far edges where it is smaller."""
-    height, width = size
-    below, right = max(0, height - frame.shape[0]), max(0, width - frame.shape[1])
-    if below or right:
-        frame = np.pad(frame, ((0, below), (0, right), (0, 0)), mode="symmetric")
-    top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
-    return frame[top : top + height, left : left + width]
-
-
-def _golden(model: bytes, batches: Sequence[NDArray[np.uint8]]) -> tuple[bytes, GoldenSpec]:
-    """The smallest batches with what the shipped model answers here, and how closely a device must follow."""
-    session = onnxruntime.InferenceSession(model)
-    names = [o.name for o in session.get_outputs()]
-    cases, largest = [], 0.0
-    for batch in sorted(batches, key=lambda b: b.size)[:2]:
-        outputs = session.run(names, {session.get_inputs()[0].name: batch})
-        largest = max([largest, *(float(np.abs(o).max(initial=0.0)) for o in outputs)])
-        cases.append(GoldenCase(inputs={session.get_inputs()[0].name: batch}, outputs=dict(zip(names, outputs))))
-    tolerance = Tolerance()
-    return golden_bytes(cases), GoldenSpec(
-        file=GOLDEN, atol=5 * tolerance.relative_atol * largest, rtol=5 * tolerance.rtol
-    )
 
 
 def _specs(values: Sequence[ir.Value], layouts: Sequence[str], batch: ir.Value | None = None) -> tuple[TensorSpec, ...]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgeslim.errors import ExportError
 from edgeslim.runtime.manifest import CHANNELS
+from edgeslim.runtime.variants import FrameRange
 
 
 def check_net(shape: tuple[int, ...], std: tuple[float, ...]) -> None:
@@ -37,6 +38,16 @@ def check_frames(
             raise ExportError(f"a frame is a {type(frame).__name__}", f"give NumPy arrays (H, W, {shape[1]}) of uint8")
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != shape[1] or not frame.size:
             raise ExportError(f"a frame of {frame.dtype} {frame.shape}; frames are uint8 (H, W, {shape[1]})")
+
+
+def check_range(frames: FrameRange | None, size_multiple: int) -> None:
+    """Engines are built for sizes that the net takes."""
+    for size in () if frames is None else (frames.minimum, frames.optimum, frames.maximum):
+        if any(side % size_multiple for side in size[1:]):
+            raise ExportError(
+                f"frame_range has sides of {size[1]} x {size[2]}, the net takes multiples of {size_multiple}",
+                "give a range whose ends are multiples",
+            )
 
 
 def colours(name: str, values: Sequence[float], shape: tuple[int, ...]) -> tuple[float, ...]:

@@ -164,10 +164,15 @@ def _provenance(recipe: Recipe, net: PrunedModel) -> dict[str, str]:
 def score_bundle(workspace: Workspace, bundle: Path, progress: Progress) -> Manifest:
     """Score a bundle on the test images as a camera would run it, and write the scores into it."""
     progress.stage(f"test {bundle.stem}")
-    with load(bundle, threads=torch.get_num_threads()) as session:
+    with _load(bundle) as session:
         scores = workspace.kind.score_test(session_runner(session), workspace.image)
     amend_bundle(bundle, metrics={name: value for name, value in scores.items() if value is not None})
     return read_bundle(bundle).manifest
+
+
+def _load(bundle: Path) -> Session:
+    """On the CPU, whatever else this machine has: scores are those of the graph, not of a GPU's rounding."""
+    return load(bundle, threads=torch.get_num_threads(), backend="onnxruntime")
 
 
 def session_runner(session: Session) -> FrameRunner:
@@ -200,7 +205,8 @@ def _examples(workspace: Workspace, bundles: tuple[Path, Path]) -> Examples:
     """Test images with what both bundles say of them."""
     with ExitStack() as stack:
         dense, compact = (
-            session_runner(stack.enter_context(load(bundle, threads=torch.get_num_threads()))) for bundle in bundles
+            session_runner(stack.enter_context(load(bundle, threads=torch.get_num_threads(), backend="onnxruntime")))
+            for bundle in bundles
         )
         return workspace.kind.examples(dense, compact, workspace.image)
 

@@ -16,6 +16,11 @@ _ROWS: tuple[tuple[str, str, _Read], ...] = (
     ("latency p90", "{:.3f} ms", lambda side: side.latency.p90_ms),
     ("latency p99", "{:.3f} ms", lambda side: side.latency.p99_ms),
     ("spread (middle half)", "{:.1%}", lambda side: side.latency.spread),
+    ("GPU compute p50", "{:.3f} ms", lambda side: _gpu(side, "compute")),
+    ("enqueue p50", "{:.3f} ms", lambda side: _gpu(side, "enqueue")),
+    ("copy in p50", "{:.3f} ms", lambda side: _gpu(side, "copy_in")),
+    ("copy out p50", "{:.3f} ms", lambda side: _gpu(side, "copy_out")),
+    ("throughput", "{:.1f} frames/s", lambda side: None if side.gpu is None else side.gpu.throughput_hz),
     ("samples", "{:.0f}", lambda side: side.latency.n),
     ("parameters", "{:,.0f}", lambda side: side.parameters),
     ("MACs", "{:,.0f}", lambda side: side.macs),
@@ -24,7 +29,19 @@ _ROWS: tuple[tuple[str, str, _Read], ...] = (
     ("activations", "{:.2f} MB", lambda side: _arena(side, "activation_bytes")),
     ("arena held", "{:.2f} MB", lambda side: _arena(side, "held_bytes")),
     ("peak RSS growth", "{:.2f} MB", lambda side: _mb(side.memory.peak_rss_bytes)),
+    ("engine", "{:,.0f} B", lambda side: side.memory.engine_bytes),
+    ("engine activations", "{:.2f} MB", lambda side: _mb(side.memory.engine_activation_bytes)),
+    ("inputs and outputs", "{:.2f} MB", lambda side: _mb(side.memory.io_bytes)),
+    ("GPU memory, process", "{:.2f} MB", lambda side: _mb(side.memory.gpu_process_bytes)),
+    ("shared memory gone", "{:.2f} MB", lambda side: _mb(side.memory.system_bytes)),
 )
+_ENGINES = frozenset(
+    {
+        "GPU compute p50", "enqueue p50", "copy in p50", "copy out p50", "throughput", "engine", "engine activations",
+        "inputs and outputs", "GPU memory, process", "shared memory gone",
+    }
+)  # fmt: skip
+"""Rows of engines, which are left out where nothing ran as one."""
 
 
 def bench_table(result: BenchResult) -> Table:
@@ -33,14 +50,26 @@ def bench_table(result: BenchResult) -> Table:
     table = Table(title=_title(result), caption=_caption(result), caption_justify="left")
     table.add_column("")
     for side in sides:
-        table.add_column(side.name, justify="right")
+        table.add_column(_heading(side), justify="right")
     if len(sides) == 2:
         table.add_column("ratio", justify="right")
     for label, form, read in _ROWS:
         values = [read(side) for side in sides]
+        if label in _ENGINES and not any(values):
+            continue
         cells = ["-" if value is None else form.format(value) for value in values]
         table.add_row(label, *cells, *([_ratio(*values)] if len(sides) == 2 and "samples" not in label else []))
     return table
+
+
+def _heading(side: Side) -> str:
+    words = [side.name, *([side.precision] if side.precision != "fp32" else [])]
+    return "\n".join((*words, *([side.backend] if side.backend not in (None, "onnxruntime") else [])))
+
+
+def _gpu(side: Side, name: str) -> float | None:
+    latency = None if side.gpu is None else getattr(side.gpu, name)
+    return None if latency is None else float(latency.p50_ms)
 
 
 def _ratio(before: float | None, after: float | None) -> str:

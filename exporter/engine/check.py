@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgeslim.errors import CertificateError, DeviceError
 from edgeslim.runtime import Bundle, FrameRange, GoldenReport, Session
 from edgeslim.runtime.backends import Backend
+from edgeslim.runtime.backends.tensorrt.backend import TensorRTBackend
 from edgeslim.runtime.golden import verify_cases
 from edgeslim.runtime.validation import ValidationSet, main_score, score
 
@@ -32,6 +33,8 @@ class Checked:
 
     golden: GoldenReport | None = None
     validation: Mapping[str, float] = field(default_factory=dict)
+    layers: str | None = None
+    """TensorRT's own account of the engine's layers, as JSON."""
     unchecked: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -66,10 +69,11 @@ def check_engine(
                 f"the engine was built and is wrong, so it was not kept: {error.message}{worst}",
                 "try another --level, another TensorRT, or --precision fp32; please report the net and the GPU",
             ) from error
+        layers = backend.layers() if isinstance(backend, TensorRTBackend) else None
         if validation is None:
-            return Checked(golden=golden, notes=notes)
+            return Checked(golden=golden, layers=layers, notes=notes)
         scores, remarks = _validate(session, validation, frames, most_loss)
-    return Checked(golden=golden, validation=scores, notes=notes + remarks)
+    return Checked(golden=golden, validation=scores, layers=layers, notes=notes + remarks)
 
 
 def _validate(

@@ -155,7 +155,7 @@ def _build_new(
     )  # fmt: skip
     progress.stage("checking")
     checked = _check(job, made.engine, runs, data, most_loss)
-    stored = store.put(made.engine, _record(job, made, checked))
+    stored = store.put(made.engine, _record(job, made, checked), layers=checked.layers)
     return Built(stored=stored, reused=False, layers=made.layers)
 
 
@@ -178,7 +178,7 @@ def _check_again(
         found.record, golden=checked.golden, unchecked=None, validation=dict(checked.validation),
         notes=tuple(dict.fromkeys((*found.record.notes, *checked.notes))),
     )  # fmt: skip
-    return store.put(engine, record)
+    return store.put(engine, record, layers=checked.layers)
 
 
 def _check(job: _Job, engine: bytes, runs: OpenEngine, data: ValidationSet | None, most_loss: float) -> Checked:

@@ -118,10 +118,15 @@ def random_array(spec: InputSpec, shape: tuple[int, ...], seed: int) -> NDArray[
     return generator.standard_normal(shape).astype(spec.dtype)
 
 
-def open_session(model: bytes, what: str) -> onnxruntime.InferenceSession:
-    """A session of ONNX Runtime on the CPU. Raises ExportError where it refuses the model."""
+def open_session(model: bytes, what: str, entries: Mapping[str, str] | None = None) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime on the CPU. Raises ExportError where it refuses the model.
+
+    entries: further configuration entries of the session.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
     # Waiting threads that spin are worth microseconds, and cost a busy machine half of its time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -2,6 +2,7 @@
 
     net.bundle
     net.bundle.engines/fp16-sm87-1f0c....engine      the engine, as TensorRT serialised it
+    net.bundle.engines/fp16-sm87-1f0c....layers      what TensorRT says of its layers, JSON, once it was loaded
     net.bundle.engines/fp16-sm87-1f0c....json        its record, written last: what has none does not count
 
 A bundle is never changed by building, so it can lie on a read-only disk and be hashed, copied and signed; engines
@@ -29,6 +30,7 @@ from .record import SCHEMA, EngineRecord, EngineSpec
 SUFFIX = ".engines"
 ENGINE = ".engine"
 RECORD = ".json"
+LAYERS = ".layers"
 
 
 def engines_folder(bundle: str | os.PathLike[str]) -> Path:
@@ -43,6 +45,14 @@ class StoredEngine:
 
     path: Path
     record: EngineRecord
+
+    @property
+    def layers(self) -> str | None:
+        """TensorRT's account of the engine's layers, JSON; None where the engine was never loaded."""
+        try:
+            return self.path.with_suffix(LAYERS).read_text()
+        except OSError:
+            return None
 
     def read(self) -> bytes:
         """The engine's bytes. Raises EngineError if they are not the ones that were written."""
@@ -82,8 +92,8 @@ class EngineStore:
                 found.append(StoredEngine(path=path, record=_read_record(path)))
         return tuple(found)
 
-    def put(self, engine: bytes, record: EngineRecord) -> StoredEngine:
-        """Keep an engine with its record; what was there under the same key is replaced.
+    def put(self, engine: bytes, record: EngineRecord, layers: str | None = None) -> StoredEngine:
+        """Keep an engine with its record and its layers; what was there under the same key is replaced.
 
         Raises EngineError where the disk is full or the folder cannot be written: nothing half-written stays.
         """
@@ -92,6 +102,8 @@ class EngineStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             path.with_suffix(RECORD).unlink(missing_ok=True)  # between the two writes the pair would not fit
             write_bytes(path, engine)
+            if layers is not None:
+                write_text(path.with_suffix(LAYERS), layers)
             write_text(path.with_suffix(RECORD), dumps(record))
         except OSError as error:
             with suppress(OSError):

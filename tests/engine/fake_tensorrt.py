@@ -62,7 +62,7 @@ def fake_tensorrt(version: str, plan: Plan | None = None, capability: str = "8.7
     trt.__version__ = NUMBERS[version]
     for kind in (
         "BuilderFlag", "NetworkDefinitionCreationFlag", "DataType", "MemoryPoolType", "HardwareCompatibilityLevel",
-        "ProfilingVerbosity", "TensorIOMode", "EngineStat", "ComputeCapability",
+        "LayerInformationFormat", "ProfilingVerbosity", "TensorIOMode", "EngineStat", "ComputeCapability",
     ):  # fmt: skip
         names = sorted(members(kind, version))
         if names:
@@ -400,11 +400,23 @@ class _Engine:
     def get_engine_stat(self, stat: Any) -> int:
         return 500
 
+    def create_engine_inspector(self) -> Any:
+        return _Inspector(len(self._outputs))
+
     def create_execution_context(self) -> Any:
         if self._plan.no_context:
             self._logger.log(_Severity.ERROR, "out of memory")
             return None
         return _restricted(_Context, "IExecutionContext", self._version)(self, self._plan, self._logger)
+
+
+class _Inspector:
+    def __init__(self, layers: int) -> None:
+        self._layers = layers
+
+    def get_engine_information(self, form: Any) -> str:
+        assert form.name == "JSON"
+        return json.dumps({"Layers": [{"Name": f"layer {i}", "LayerType": "fused"} for i in range(self._layers)]})
 
 
 class _Context:

@@ -364,8 +364,8 @@ def test_text_that_is_no_result(text: str) -> None:
 
 
 def test_a_newer_result_is_refused() -> None:
-    with pytest.raises(DataError, match="has schema 2, this edgeslim reads up to 1"):
-        BenchResult.from_json('{"schema": 2, "new": 1}')
+    with pytest.raises(DataError, match="has schema 3, this edgeslim reads up to 2"):
+        BenchResult.from_json('{"schema": 3, "new": 1}')
 
 
 def test_the_bench_imports_no_heavy_package() -> None:

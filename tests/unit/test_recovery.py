@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 
 from edgeslim.errors import ConfigError, InvariantError
 from edgeslim.exporter.channels import analyze
+from edgeslim.exporter.walk import Walk
 from edgeslim.exporter.weights import with_weights
 from edgeslim.trainer.recovery import METHODS, Correction, distance, image_batches, recover
 from edgeslim.trainer.recovery.batch_norm import reestimate
@@ -23,7 +24,6 @@ from edgeslim.trainer.recovery.least_squares import correct
 from edgeslim.trainer.recovery.normal import Normal
 from edgeslim.trainer.recovery.readers import find_heard, find_readers
 from edgeslim.trainer.recovery.twins import merge_twins
-from edgeslim.trainer.recovery.walk import Walk
 
 from .silenced import array, cut, images, scores, values
 

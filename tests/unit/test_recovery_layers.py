@@ -12,12 +12,12 @@ import pytest
 from onnx_ir.passes import common
 
 from edgeslim.exporter.channels import analyze
+from edgeslim.exporter.walk import Walk
 from edgeslim.exporter.weights import with_weights
 from edgeslim.trainer.recovery import distance
 from edgeslim.trainer.recovery.least_squares import _correct_layer, correct
 from edgeslim.trainer.recovery.readers import find_readers
 from edgeslim.trainer.recovery.twins import merge_twins
-from edgeslim.trainer.recovery.walk import Walk
 
 from .silenced import array, cut, images, scores, values
 

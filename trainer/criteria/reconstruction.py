@@ -28,10 +28,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeslim.exporter.walk import Walk
+
 from ..recovery.held_out import image_batches
 from ..recovery.normal import Matrix, Normal
 from ..recovery.readers import Reader, find_heard, find_readers
-from ..recovery.walk import Walk
 from .protocol import LooksAt
 from .units import Scored
 

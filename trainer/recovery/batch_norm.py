@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.foreign.feeds import Arrays
+from edgeslim.exporter.walk import Walk
 
 from .held_out import Part, of_part
 from .least_squares import Correction, affected_values
-from .walk import Walk
 
 
 def reestimate(

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.foreign.feeds import Arrays
+from edgeslim.exporter.walk import Walk
 
 from .held_out import FEWEST_INPUTS, Part, parts
 from .normal import Matrix, Normal
 from .readers import Heard, Reader, find_heard, find_readers
-from .walk import Walk
 
 LARGEST_FEATURES = 4608
 """512 channels of a 3x3 kernel: its normal equations have 170 MB; wider layers keep their weights."""

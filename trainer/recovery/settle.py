@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.foreign.feeds import Arrays
+from edgeslim.exporter.walk import Walk
 
 from .batch_norm import moments
 from .held_out import Part, of_part
 from .least_squares import affected_values
-from .walk import Walk
 
 
 def settle(

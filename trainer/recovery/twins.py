@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.foreign.feeds import Arrays
+from edgeslim.exporter.walk import Walk
 
 from .held_out import Part, of_part
 from .least_squares import Correction
 from .readers import find_readers
-from .walk import Walk
 
 TAU = 0.5
 """Below it a quarter of the energy at most would be explained, and the merge adds more noise than it mends."""

@@ -165,6 +165,12 @@ class TensorRTBackend:
         both = sum(len(slot.host.array) * (2 if slot.copied else 1) for slot in (*self._inputs, *self._outputs))
         return EngineMemory(activation_bytes=activations, weight_bytes=weights, io_bytes=both)
 
+    def layers(self) -> str:
+        """What TensorRT made of the graph: its layers after fusion, with their kernels and types, as JSON."""
+        trt = import_tensorrt(self.name)  # type: ignore[arg-type]
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
     def close(self) -> None:
         """See Backend.close. TensorRT's objects go before the memory they use."""
         self._closed = True

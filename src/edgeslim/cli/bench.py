@@ -14,6 +14,17 @@ from .screen import open_progress, out, print_json
 def run(
     bundle: Annotated[Path, typer.Argument(help="The bundle to measure.", metavar="BUNDLE")],
     against: Annotated[Path | None, typer.Option(help="Another bundle, measured interleaved with it.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="onnxruntime, onnxruntime-cuda, tensorrt, tensorrt-rtx, or auto.")
+    ] = "onnxruntime",
+    precision: Annotated[str, typer.Option(help="fp32, or a precision of the bundle such as int8.")] = "fp32",
+    against_backend: Annotated[
+        str | None, typer.Option(help="What the other side runs on; alone: BUNDLE against itself.")
+    ] = None,
+    against_precision: Annotated[
+        str | None, typer.Option(help="The other side's precision; alone: BUNDLE against itself.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of engines; BUNDLE.engines by default.")] = None,
     threads: Threads = 1,
     samples: Annotated[int, typer.Option(help="Timed runs of each bundle, at least 20.")] = 100,
     seconds: Annotated[float, typer.Option(help="Stop sampling after this long.")] = 20.0,
@@ -34,7 +45,18 @@ def run(
             progress.step(min(done, total), {})
 
         result = measure(
-            bundle, against, threads=threads, samples=samples, seconds=seconds, frame_size=_size(size), progress=told
+            bundle,
+            against,
+            precision=precision,
+            backend=backend,
+            against_precision=against_precision,
+            against_backend=against_backend,
+            engines=cache,
+            threads=threads,
+            samples=samples,
+            seconds=seconds,
+            frame_size=_size(size),
+            progress=told,
         )
     if json:
         print_json(result.to_json())

@@ -6,7 +6,7 @@ would take the square of its depth; a walk computes every value once, and holds 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeslim.errors import DataError, InvariantError, first_line
-from edgeslim.exporter.foreign.feeds import Arrays, open_session
+
+from .foreign.feeds import Arrays, open_session
 
 Batches = list[NDArray[np.generic]]
 """One array for each set of inputs."""
@@ -27,8 +28,9 @@ class Walk:
     weights: initializer -> array; a change counts for all that is computed after it.
     """
 
-    def __init__(self, model: ir.Model, inputs: Sequence[Arrays]) -> None:
-        """Start before the first node. inputs: full sets of graph inputs."""
+    def __init__(self, model: ir.Model, inputs: Sequence[Arrays], entries: Mapping[str, str] | None = None) -> None:
+        """Start before the first node. inputs: full sets of graph inputs. entries: of the sessions (`open_session`)."""
+        self._entries = entries
         proto = ir.to_proto(model)
         self._opsets, self._ir_version = list(proto.opset_import), proto.ir_version
         self._nodes = list(proto.graph.node)
@@ -70,7 +72,7 @@ class Walk:
             if wanted.intersection(self._nodes[index].output):
                 nodes.append(self._nodes[index])
                 wanted |= self._reads[index]
-        session = open_session(self._piece(nodes[::-1], wanted, outputs), "a piece of the graph")
+        session = open_session(self._piece(nodes[::-1], wanted, outputs), "a piece of the graph", self._entries)
         names = [v.name for v in session.get_inputs()]
         results = []
         for i in range(self._count):
@@ -89,19 +91,25 @@ class Walk:
             if name in self.weights:
                 weights.append(numpy_helper.from_array(self.weights[name], name))
             elif name in self._live:
-                feeds.append(_described(name, self._live[name][0]))
+                feeds.append(_described(name, self._live[name]))
         ends = [onnx.ValueInfoProto(name=name) for name in outputs]
         graph = helper.make_graph(nodes, "piece", feeds, ends, weights)
         model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
         return bytes(model.SerializeToString())
 
 
-def _described(name: str, like: NDArray[np.generic] | list[NDArray[np.generic]]) -> onnx.ValueInfoProto:
-    """The type of a value. Sizes are left open, for batches may differ; a sequence comes as a list."""
+def _described(name: str, batches: Batches) -> onnx.ValueInfoProto:
+    """The type of a value. Sizes in which batches differ are left open; a sequence comes as a list.
+
+    The others are stated: ONNX takes the open size of a list of sizes, as Resize reads it, for 0.
+    """
+    like: NDArray[np.generic] | list[NDArray[np.generic]] = batches[0]
     if isinstance(like, list):
         kind = helper.np_dtype_to_tensor_dtype(like[0].dtype) if like else onnx.TensorProto.FLOAT
         return helper.make_tensor_sequence_value_info(name, kind, None)
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(like.dtype), [None] * like.ndim)
+    sizes = [{batch.shape[axis] for batch in batches} for axis in range(like.ndim)]
+    shape = [next(iter(seen)) if len(seen) == 1 else None for seen in sizes]
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(like.dtype), shape)
 
 
 def _reads(node: onnx.NodeProto) -> Iterable[str]:

@@ -1,0 +1,139 @@
+"""Give back the mean that rounding has taken: bias correction from what the layers really say.
+
+    b[o] += E y_float[o] - E y_int8[o]        mean over images and positions
+
+Layers go in order, each seeing what the corrected ones before it say, so an error is not made up for twice. A layer
+that is added to a shortcut is judged by the sum: what counts is what is heard, and the shortcut has errors of its own.
+The float means are taken inside the graph, in one run; the int8 net is walked through piece by piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...foreign.feeds import open_session
+from ...names import add_constant
+from ...walk import Walk
+from ...weights import with_weights
+from ..calibration import Calibration
+from ..observe import PLAIN_QDQ, run
+from .layers import Layer
+from .placement import sole_reader
+
+CHANNELS = 1
+"""The axis of channels of what a layer says."""
+
+
+def correct_bias(
+    model: ir.Model, quantized: ir.Model, layers: Sequence[Layer], calibration: Calibration
+) -> tuple[ir.Model, dict[str, float]]:
+    """A copy of `quantized` with other biases, and by how much each moved at most.
+
+    model: the float graph with the same names of values. Changes are by what a layer says, relative to the root mean
+    square of its means, so that they compare between layers.
+    """
+    open_layers = [layer for layer in layers if layer.node.op_type != "MatMul"]
+    wanted = _float_means(model, open_layers, calibration)
+    quantized = quantized.clone()
+    biases = {layer.result.name or "": _own_bias(quantized, layer) for layer in open_layers}
+    walk = Walk(quantized, list(calibration.feeds), PLAIN_QDQ)
+    shifts = {}
+    for layer in open_layers:
+        result = layer.result.name or ""
+        bias = biases[result]
+        if bias is None:
+            continue
+        walk.advance(result)
+        (said,) = walk.peek([_heard(layer.result).name or ""])
+        seen = _mean(said, CHANNELS)
+        walk.weights[bias] = (walk.weights[bias] + (wanted[result] - seen)).astype(np.float32)
+        spread = float(np.sqrt(np.mean(np.square(wanted[result])))) or 1.0
+        shifts[result] = float(np.abs(wanted[result] - seen).max()) / spread
+    changed = {name: walk.weights[name] for name in biases.values() if name is not None}
+    return with_weights(quantized, changed), shifts
+
+
+def _heard(value: ir.Value) -> ir.Value:
+    """The sum that a layer's result goes into and nowhere else, of the same shape; else the result itself."""
+    node = sole_reader(value)
+    if node is None or node.op_type != "Add" or value.shape is None or node.outputs[0].shape is None:
+        return value
+    alike = len(value.shape) == len(node.outputs[0].shape)
+    sums = [v for v in node.inputs if v is not None and v is not value and not v.is_initializer()]
+    same = all(v.shape is not None and list(v.shape) == list(value.shape) for v in sums if value.shape is not None)
+    return node.outputs[0] if alike and sums and same else value
+
+
+def _mean(batches: Sequence[NDArray[np.generic]], axis: int) -> NDArray[np.float64]:
+    """(C,) over everything but `axis`, every number counting the same."""
+    sums = [b.sum(axis=tuple(i for i in range(b.ndim) if i != axis), dtype=np.float64) for b in batches]
+    count = sum(b.size // b.shape[axis] for b in batches)
+    return np.asarray(np.sum(sums, axis=0) / count, np.float64)
+
+
+def _own_bias(model: ir.Model, layer: Layer) -> str | None:
+    """The name of a bias that this layer alone has, made where there is none; None where it cannot be changed."""
+    (node,) = (n for n in model.graph if n.outputs and n.outputs[0].name == layer.result.name)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        one = bias.const_value is not None and len(bias.const_value.shape) == 1
+        scaled = node.op_type == "Gemm" and "beta" in node.attributes and node.attributes["beta"].as_float() != 1.0
+        own = bias.is_initializer() and one and not scaled
+        if own and len(bias.uses()) == 1 and bias.dtype == ir.DataType.FLOAT:
+            return bias.name
+        if not own or bias.const_value is None:
+            return None
+    groups = node.attributes["group"].as_int() if node.op_type == "ConvTranspose" and "group" in node.attributes else 1
+    assert layer.weight.const_value is not None
+    width = int(layer.weight.const_value.shape.numpy()[layer.axis]) * groups
+    zeros = np.zeros(width, np.float32) if bias is None or bias.const_value is None else bias.const_value.numpy()
+    new = add_constant(model.graph, f"{layer.name}/bias", zeros)
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    node.replace_input_with(2, new)
+    return new.name
+
+
+def _float_means(model: ir.Model, layers: Sequence[Layer], calibration: Calibration) -> dict[str, NDArray[np.float64]]:
+    """(C,) of what each layer of the float graph says, over all images; a larger image counts for more."""
+    proto = ir.to_proto(model)
+    names = [layer.result.name or "" for layer in layers]
+    heard = [_heard(layer.result).name or "" for layer in layers]
+    del proto.graph.output[:]
+    for number, layer in enumerate(layers):
+        kept = len(layer.result.shape) if layer.result.shape is not None else 4
+        rest = [i for i in range(kept) if i != CHANNELS]
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(rest, np.int64), f"mean/axes/{number}"))
+        proto.graph.node.extend(
+            [
+                _reduce_mean(model, heard[number], number, rest),
+                onnx.helper.make_node("Size", [heard[number]], [f"mean/size/{number}"]),
+            ]
+        )
+        proto.graph.output.extend(
+            [
+                onnx.helper.make_tensor_value_info(f"mean/{number}", onnx.TensorProto.FLOAT, None),
+                onnx.helper.make_tensor_value_info(f"mean/size/{number}", onnx.TensorProto.INT64, []),
+            ]
+        )
+    session = open_session(proto.SerializeToString(), "the graph with its means as outputs")
+    sums = [np.zeros(1, np.float64) for _ in names]
+    counts = [0] * len(names)
+    for number, feed in enumerate(calibration.feeds):
+        found = run(session, feed, number)
+        for i, (mean, size) in enumerate(zip(found[::2], found[1::2])):
+            sums[i] = sums[i] + mean.astype(np.float64) * int(size)
+            counts[i] += int(size)
+    return {name: total / count for name, total, count in zip(names, sums, counts)}
+
+
+def _reduce_mean(model: ir.Model, name: str, number: int, axes: list[int]) -> onnx.NodeProto:
+    """Axes became an input with opset 18."""
+    if model.graph.opset_imports.get("", 18) >= 18:
+        return onnx.helper.make_node("ReduceMean", [name, f"mean/axes/{number}"], [f"mean/{number}"], keepdims=0)
+    return onnx.helper.make_node("ReduceMean", [name], [f"mean/{number}"], axes=axes, keepdims=0)

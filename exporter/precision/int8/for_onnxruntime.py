@@ -1,0 +1,104 @@
+"""Q/DQ as ONNX Runtime's CPU kernels want them: around everything that can compute with bytes.
+
+    DQ(x), DQ(w) -> Conv -> ReLU -> Q        becomes QLinearConv, the ReLU being what uint8 does below zero
+
+A node becomes an integer kernel only if all its operands come out of DQ and its result goes into Q. Found by
+trying 1.31 on an AVX-512 processor with VNNI: activations must be uint8 with a zero point (with int8 and zero point 0
+a ReLU stays behind every convolution, and the net is slower than in float); a bias may stay float; ConvTranspose has
+no integer kernel. So this is no graph for TensorRT, which takes int8 with zero point 0 alone.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from .layers import Declined, Layer
+from .placement import Placement, Reader, joined, moved, moves, reader, readers_of, sole_reader
+
+_FOLDED = frozenset({"Relu", "Clip"})
+"""Activations that vanish in the Q behind them."""
+_BETWEEN = frozenset({"Add", "Mul"})
+_ALONG = frozenset({"AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"})
+"""One operand in, bytes in, bytes out; worth it only where bytes arrive."""
+_FLOAT_RESULT = frozenset({"Gemm", "MatMul"})
+"""Integer kernels that may give float."""
+
+
+def place_for_onnxruntime(
+    model: ir.Model, layers: list[Layer], quantize_outputs: bool
+) -> tuple[Placement, list[Declined]]:
+    """Decide on all Q/DQ pairs; layers that stay in float with the reason."""
+    declined, kept = [], []
+    quantized: set[ir.Value] = set()
+    reads: set[Reader] = set()
+    by_node = {layer.node: layer for layer in layers}
+    for node in model.graph:
+        layer = by_node.get(node)
+        if layer is not None:
+            reason = _unfit(layer, quantize_outputs)
+            if reason:
+                declined.append(Declined(where=f"{node.op_type} {layer.result.name}", reason=reason))
+                continue
+            kept.append(layer)
+            _take(layer.source, node, 0, quantized, reads)
+        elif _joins(node, quantized):
+            for index, value in enumerate(node.inputs):
+                if value is not None:
+                    _take(value, node, index, quantized, reads)
+        elif not _goes_along(node, quantized):
+            continue
+        else:
+            reads.update(reader(node, index) for index, value in enumerate(node.inputs) if value in quantized)
+        for output in node.outputs:
+            result = _behind_activation(output)
+            if not result.is_graph_output() or quantize_outputs:
+                quantized.add(result)
+    return _placement(quantized, reads, kept), declined
+
+
+def _take(value: ir.Value, node: ir.Node, index: int, quantized: set[ir.Value], reads: set[Reader]) -> None:
+    quantized.add(value)
+    reads.add(reader(node, index))
+
+
+def _unfit(layer: Layer, quantize_outputs: bool) -> str:
+    if layer.node.op_type == "ConvTranspose":
+        return "ONNX Runtime has no integer ConvTranspose on the CPU"
+    result = _behind_activation(layer.result)
+    if layer.node.op_type not in _FLOAT_RESULT and result.is_graph_output() and not quantize_outputs:
+        return "it is an output of the graph, and an integer convolution gives bytes"
+    return ""
+
+
+def _joins(node: ir.Node, quantized: set[ir.Value]) -> bool:
+    """Whether a node computes with several values, one of which at least is bytes already, and no constants."""
+    values = [v for v in node.inputs if v is not None]
+    if node.op_type not in (*_BETWEEN, "Concat") or any(v.is_initializer() for v in values):
+        return False
+    if any(v.dtype not in (None, ir.DataType.FLOAT) for v in values):
+        return False
+    return any(v in quantized for v in values)
+
+
+def _goes_along(node: ir.Node, quantized: set[ir.Value]) -> bool:
+    return (node.op_type in _ALONG or moves(node)) and bool(node.inputs) and node.inputs[0] in quantized
+
+
+def _behind_activation(value: ir.Value) -> ir.Value:
+    """The value that is quantised in place of `value`: behind the activation that Q makes superfluous."""
+    node = sole_reader(value)
+    return node.outputs[0] if node is not None and node.op_type in _FOLDED else value
+
+
+def _placement(quantized: set[ir.Value], reads: set[Reader], layers: list[Layer]) -> Placement:
+    """All readers of a quantised value read its bytes: those that need float read them through DQ."""
+    values: dict[str, frozenset[Reader]] = {}
+    groups = []
+    for value in quantized:
+        users = frozenset(reader(node, index) for node, index in readers_of(value))
+        values[value.name or ""] = users
+        producer = value.producer()
+        if producer is not None and moves(producer) and producer.op_type != "Concat":  # it rescales as it copies
+            groups.append([value.name or "", *(v.name or "" for v in moved(producer) if v in quantized)])
+    shared = tuple(group for group in joined(groups) if len(group) > 1)
+    return Placement(values=dict(sorted(values.items())), layers=tuple(layers), signed=False, shared=shared)
