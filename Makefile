@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV), which takes a while the first time"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --group dev --editable '.[all]' && \
+	    --group dev --editable '.[all,rtx]' && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps \
 	    --upgrade --target $(VENV)/zoo --group zoo || { rm -f $(PENDING); exit 1; }
 	@mv $(PENDING) $@ && touch $@
@@ -41,8 +41,9 @@ check: setup  ## format, lint, types, import rules, unit tests: under a minute
 format-check: setup  ## is everything formatted?
 	$(BIN)/ruff format --check .
 
-lint: setup  ## ruff
+lint: setup  ## ruff, and hadolint on the Dockerfiles
 	$(BIN)/ruff check .
+	$(BIN)/hadolint --config docker/hadolint.yaml docker/Dockerfile.*
 
 types: setup  ## mypy --strict
 	$(BIN)/mypy

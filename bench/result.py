@@ -175,6 +175,15 @@ class Machine:
     os: str
     python: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    gpu: str | None = None
+    """The first GPU's name; the benchmark need not have run on it."""
+    driver: str | None = None
+    """Version of NVIDIA's driver."""
+    power_mode: str | None = None
+    """Of a Jetson, as nvpmodel names it."""
+    l4t: str | None = None
+    jetpack: str | None = None
+    """Of a Jetson: its release of Jetson Linux, and the JetPack that this is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

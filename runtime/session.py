@@ -64,7 +64,7 @@ def open_session(
     if choice is not None and choice.engine is None and variant is not None and not variant.onnxruntime:
         raise EngineError(
             f"{bundle.path}: {precision} is for TensorRT: ONNX Runtime's own fusions do not reproduce it",
-            f"build an engine on the GPU: edgeslim build {bundle.path} --precision {precision}, or choose another precision",
+            f"edgeslim build {bundle.path} --precision {precision} on the GPU, or choose another precision",
         )
     model = bundle.graph(precision) if choice is None or choice.engine is None else choice.engine.read()
     engine = open_backend(backend if choice is None else choice.backend, model, threads=threads, spin=spin)

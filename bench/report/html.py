@@ -220,8 +220,21 @@ def _machine(machine: Machine) -> list[tuple[str, str]]:
         ("Memory", UNKNOWN if machine.memory_bytes is None else quantity(machine.memory_bytes, BYTES)),
         ("System", machine.os),
         ("Python", machine.python),
+        *_accelerator(machine),
         *((name, version) for name, version in machine.versions.items()),
     ]
+
+
+def _accelerator(machine: Machine) -> list[tuple[str, str]]:
+    """GPU and Jetson; a machine without them, or a result from before they were written down, has no such row."""
+    rows = [
+        ("GPU", machine.gpu),
+        ("NVIDIA driver", machine.driver),
+        ("Power mode", machine.power_mode),
+        ("L4T", machine.l4t),
+        ("JetPack", machine.jetpack),
+    ]
+    return [(label, value) for label, value in rows if value is not None]
 
 
 def _settings(settings: Settings, speed: Speedup | None) -> list[tuple[str, str]]:

@@ -96,9 +96,13 @@ def _caption(result: BenchResult) -> str:
     height, width = settings.frame_size
     spin = "spinning" if settings.spin else "not spinning"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    named = {"driver": machine.driver, "power mode": machine.power_mode, "L4T": machine.l4t, "JetPack": machine.jetpack}
+    accelerator = [machine.gpu] if machine.gpu else []
+    accelerator += [f"{name} {value}" for name, value in named.items() if value is not None]
     lines = [
         f"frame {height}x{width}, {settings.backend}, threads {settings.threads}, {spin}, order {settings.order}",
         f"{machine.board or machine.cpu or machine.architecture}, {machine.usable_cores or '?'} usable cores",
+        *([", ".join(accelerator)] if accelerator else []),
         f"{machine.os}; Python {machine.python}, {versions}",
         *(f"warning: {warning}" for warning in result.warnings),
     ]

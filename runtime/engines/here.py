@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-_BOARD = Path("/proc/device-tree/model")
+from ..devices import Sources, read_board
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +21,7 @@ class Here:
 
 def look_here(device: int = 0) -> Here:
     """Ask CUDA for the GPU, the kernel for the board. Never raises."""
-    board = _board()
+    board = read_board(Sources())
     try:
         from cuda.bindings import runtime as cuda
     except ImportError as error:
@@ -39,13 +38,6 @@ def look_here(device: int = 0) -> Here:
         board=board,
         driver=_driver_version() or f"CUDA {driver // 1000}.{driver % 1000 // 10}",
     )
-
-
-def _board() -> str | None:
-    try:
-        return _BOARD.read_text(errors="replace").strip("\0 \n") or None
-    except OSError:
-        return None
 
 
 def _driver_version() -> str | None:

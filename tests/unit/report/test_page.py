@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from edgeslim.bench.report.html import ReportData, render
+from edgeslim.bench.report.table import bench_table
 from edgeslim.runtime import Certificate
 
 from .planted import Page, example, stage
@@ -151,3 +154,18 @@ def test_heavy_modules_load_only_for_the_report() -> None:
         "assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_gpu_and_jetson_are_named_where_they_are_known(data: ReportData, report: str) -> None:
+    machine = dataclasses.replace(
+        data.bench.machine, gpu="Planted GPU", driver="540.4.0", power_mode="MAXN", l4t="36.4.4", jetpack="6.2.1"
+    )
+    bench = dataclasses.replace(data.bench, machine=machine)
+    page = render(dataclasses.replace(data, bench=bench))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(bench_table(bench))
+    caption = console.export_text()
+    for value in ("Planted GPU", "540.4.0", "MAXN", "36.4.4", "6.2.1"):
+        assert value in page
+        assert value in caption
+    assert "NVIDIA driver" not in report, "a machine without one has no row for it"
