@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgeslim.errors import ConfigError, DeviceError, EngineError
 
+from .backends.protocol import Backend
 from .backends.registry import BACKENDS, ENGINE_BACKENDS
 from .bundle import Bundle
 from .engines import EngineBackend, EngineStore, StoredEngine, engines_folder
@@ -73,6 +74,13 @@ def choose(
         return Choice(backend="onnxruntime-cuda", reason="ONNX Runtime has CUDA here", passed_over=passed)
     passed["onnxruntime-cuda"] = problem
     return Choice(backend="onnxruntime", reason="the CPU is what is left", passed_over=passed)
+
+
+def open_engine(engine: StoredEngine, memory: str) -> Backend:
+    """Load a stored engine into its TensorRT. Raises DeviceError without a GPU, EngineError where it does not load."""
+    from .backends.tensorrt.backend import TensorRTBackend
+
+    return TensorRTBackend(engine.read(), backend=engine.record.spec.backend, memory=memory, where=str(engine.path))
 
 
 def _engine(

@@ -18,7 +18,7 @@ from edgeslim.errors import BundleError, DataError, EngineError
 from .backends.protocol import Array, Backend, BackendFactory
 from .backends.registry import open_backend
 from .bundle import Bundle, read_bundle
-from .choose import AUTO, Choice, choose
+from .choose import AUTO, Choice, choose, open_engine
 from .golden import GoldenReport, parse_golden, verify_cases
 from .manifest import Manifest, TensorSpec
 from .variants import MODEL, FrameRange, Variant
@@ -34,6 +34,7 @@ def load(
     spin: bool = False,
     backend: str | BackendFactory = AUTO,
     engines: str | os.PathLike[str] | None = None,
+    memory: str = "cuda-bindings",
 ) -> Session:
     """Verify the bundle at `path` and make it ready to run.
 
@@ -41,11 +42,18 @@ def load(
     waiting threads poll instead of sleeping, which is faster alone and ruinous beside another busy process.  backend:
     an engine's name, a factory of one's own, or "auto": an engine built for this GPU, else ONNX Runtime with CUDA, else
     on the CPU; `Session.choice` says why.  engines: the folder of built engines, the one beside the bundle where None.
+    memory: the way to a GPU's memory for those, "cuda-bindings", "pycuda" or "torch".
     Raises BundleError for a bundle that is not intact, ConfigError for an option, DeviceError where the
     engine is not installed, EngineError where it refuses the model.
     """
     return open_session(
-        read_bundle(path), precision=precision, threads=threads, spin=spin, backend=backend, engines=engines
+        read_bundle(path),
+        precision=precision,
+        threads=threads,
+        spin=spin,
+        backend=backend,
+        engines=engines,
+        memory=memory,
     )
 
 
@@ -57,6 +65,7 @@ def open_session(
     spin: bool = False,
     backend: str | BackendFactory = AUTO,
     engines: str | os.PathLike[str] | None = None,
+    memory: str = "cuda-bindings",
 ) -> Session:
     """`load` for a bundle that has been read."""
     variant = bundle.variant(precision)  # an unknown name is the first thing to say
@@ -66,8 +75,12 @@ def open_session(
             f"{bundle.path}: {precision} is for TensorRT: ONNX Runtime's own fusions do not reproduce it",
             f"edgeslim build {bundle.path} --precision {precision} on the GPU, or choose another precision",
         )
-    model = bundle.graph(precision) if choice is None or choice.engine is None else choice.engine.read()
-    engine = open_backend(backend if choice is None else choice.backend, model, threads=threads, spin=spin)
+    engine: Backend
+    if choice is not None and choice.engine is not None:
+        engine = open_engine(choice.engine, memory)
+    else:
+        name = backend if choice is None else choice.backend
+        engine = open_backend(name, bundle.graph(precision), threads=threads, spin=spin)
     try:
         frames = None if choice is None or choice.engine is None else choice.engine.record.spec.frames
         return Session(bundle, engine, precision=precision, choice=choice, frames=frames)

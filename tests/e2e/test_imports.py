@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("compress", "train", "export", "bench", "inspect", "doctor")
+VERBS = ("compress", "train", "export", "quantize", "build", "bench", "inspect", "doctor")
 HEAVY = (
     "torch",
     "numpy",
@@ -68,6 +68,8 @@ def python(code: str) -> str:
 
 def test_every_module_imports() -> None:
     names, failed = json.loads(python(EVERY_MODULE))
+    pycuda = failed.pop("edgeslim.runtime.backends.tensorrt.memory.pycuda", "")
+    assert not pycuda or "DeviceError: PyCUDA cannot be imported" in pycuda  # it is only for boards that have it
     assert not failed, "\n".join(failed.values())
     for folder in ("trainer", "exporter", "runtime", "bench", "cli"):
         files = {p for p in (ROOT / "src" / "edgeslim" / folder).rglob("*.py") if p.name != "__init__.py"}

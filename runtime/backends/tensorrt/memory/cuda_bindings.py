@@ -16,7 +16,7 @@ try:
     from cuda.bindings import runtime as cuda
 except ImportError as error:
     raise DeviceError(
-        f"cuda-bindings cannot be imported: {error}", "pip install 'edgeslim[tensorrt]', or use --memory pycuda"
+        f"cuda-bindings cannot be imported: {error}", "pip install 'edgeslim[tensorrt]', or use memory=\"pycuda\""
     ) from error
 
 

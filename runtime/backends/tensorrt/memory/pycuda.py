@@ -14,7 +14,7 @@ from .protocol import HostBuffer
 try:
     import pycuda.driver as cuda
 except ImportError as error:
-    raise DeviceError(f"PyCUDA cannot be imported: {error}", "use --memory cuda-bindings, the default") from error
+    raise DeviceError(f"PyCUDA cannot be imported: {error}", 'use memory="cuda-bindings", the default') from error
 
 
 class PycudaMemory:
@@ -93,7 +93,7 @@ class PycudaMemory:
 
     def launch(self, graph: int) -> None:
         """There is none, see `capture`."""
-        raise EngineError("PyCUDA captures no graphs", "use --memory cuda-bindings")
+        raise EngineError("PyCUDA captures no graphs", 'use memory="cuda-bindings"')
 
     def free_graph(self, graph: int) -> None:
         """There is none, see `capture`."""

@@ -18,7 +18,7 @@ from .protocol import HostBuffer
 try:
     torch: Any = importlib.import_module("torch")  # by name: the device side has no dependency on it
 except ImportError as error:
-    raise DeviceError(f"torch cannot be imported: {error}", "use --memory cuda-bindings, the default") from error
+    raise DeviceError(f"torch cannot be imported: {error}", 'use memory="cuda-bindings", the default') from error
 
 
 class TorchMemory:
@@ -28,7 +28,7 @@ class TorchMemory:
 
     def __init__(self, device: int = 0) -> None:
         if not torch.cuda.is_available():
-            raise DeviceError("torch sees no GPU", "install a torch with CUDA, or use --memory cuda-bindings")
+            raise DeviceError("torch sees no GPU", 'install a torch with CUDA, or use memory="cuda-bindings"')
         self._gpu = torch.device("cuda", device)
         # An integrated GPU could read host memory in place, which torch has no words for: it copies.
         self.unified = False
