@@ -96,7 +96,7 @@ def add_variants(
     if len(set(names)) != len(names):
         raise ConfigError(f"the precisions {names} have a name twice", "give every one a name of its own")
     model = ir.from_proto(onnx.load_model_from_string(whole.model))
-    calibration = open_calibration(model, [_batch(f) for f in frames], images)
+    calibration = open_calibration(model, as_batches(frames), images)
     made: dict[str, Variant] = {v.name: v for v in whole.manifest.variants}
     files: dict[str, bytes] = {}
     for request in requests:
@@ -192,8 +192,9 @@ def judge(
     )
 
 
-def _batch(sample: Sample) -> Sample:
-    return sample[np.newaxis] if isinstance(sample, np.ndarray) and sample.ndim == 3 else sample
+def as_batches(frames: Sequence[Sample]) -> list[Sample]:
+    """Single frames (H, W, C) as batches of one."""
+    return [f[np.newaxis] if isinstance(f, np.ndarray) and f.ndim == 3 else f for f in frames]
 
 
 def score_outputs(run: Outputs, bundle: Bundle, validation: ValidationSet | None) -> Mapping[str, float]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, build, compress, doctor, export, inspect, train
+from . import bench, build, compress, doctor, export, inspect, quantize, train
 from .screen import out
 
 app = typer.Typer(
@@ -34,5 +34,5 @@ def _root(
     """Options before the verb."""
 
 
-for _module in (compress, train, export, build, bench, inspect, doctor):
+for _module in (compress, train, export, quantize, build, bench, inspect, doctor):
     app.command(name=_module.__name__.rpartition(".")[2])(_module.run)
