@@ -74,7 +74,8 @@ def read_validation(path: Path) -> ValidationSet:
 def validation_bytes(frames: NDArray[np.uint8], targets: NDArray[np.integer]) -> bytes:
     """The file of a validation set, compressed."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, frames=frames, targets=targets)
+    small = targets.astype(np.uint8) if not targets.size or 0 <= targets.min() <= targets.max() <= 255 else targets
+    np.savez_compressed(buffer, frames=frames, targets=small)
     return buffer.getvalue()
 
 

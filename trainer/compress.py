@@ -28,12 +28,13 @@ from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.exporter.channels import Coverage
 from edgeslim.exporter.export import export
 from edgeslim.progress import Progress, Silent
-from edgeslim.runtime import Manifest, Session, load, read_bundle
+from edgeslim.runtime import FrameRange, Manifest, Session, load, read_bundle
 
 from .compact import shrink_state
 from .evaluate import FrameRunner
 from .kinds.protocol import Examples
 from .outcome import Outcome, net_of
+from .precisions import make_precisions
 from .pruned import PrunedModel
 from .ranks import ALONE, Ranks
 from .recipe import Recipe
@@ -78,6 +79,7 @@ def compress(recipe: Recipe, directory: Path, progress: Progress, command: str =
     trained = train_and_prune(workspace, log)
     workspace.save_recipe()
     bundles = export_both(workspace, trained, log)
+    make_precisions(workspace, bundles[1], log)
     manifests = [score_bundle(workspace, bundle, log) for bundle in bundles]
     result = _bench(recipe, bundles, log)
     if result.speedup is not None and result.speedup.low <= 1.0:
@@ -138,6 +140,7 @@ def export_net(
         std=workspace.image.std,
         size_multiple=workspace.image.multiple,
         size=workspace.frame_size,
+        frame_range=_frame_range(recipe),
         frames=workspace.kind.frames(2, workspace.image.multiple),
         classes=workspace.kind.classes,
         task=workspace.kind.name,
@@ -145,6 +148,11 @@ def export_net(
         simplify_graph=recipe.export.simplify,
         archive=archive,
     )
+
+
+def _frame_range(recipe: Recipe) -> FrameRange | None:
+    asked = recipe.export.frame_range
+    return None if asked is None else FrameRange(minimum=asked.minimum, optimum=asked.optimum, maximum=asked.maximum)
 
 
 def _provenance(recipe: Recipe, net: PrunedModel) -> dict[str, str]:

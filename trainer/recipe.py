@@ -15,6 +15,7 @@ from .recipe_base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFlo
 from .recipe_criteria import CriterionSpec, LnNormCriterion
 from .recipe_data import DataSpec
 from .recipe_gradual import GradualSchedule
+from .recipe_precision import FrameRangeSection, PrecisionSection
 from .recipe_regularizers import L0Regularizer, RegularizerSpec
 
 
@@ -243,6 +244,8 @@ class ExportSection(Section):
     size: Size | None = None
     """(height, width) of a camera frame in the bundle's benchmark; the test images' size where absent."""
     simplify: bool = True
+    frame_range: FrameRangeSection | None = None
+    """Batches that engines are built for; single frames of `size` where absent."""
 
 
 class BenchSection(Section):
@@ -277,6 +280,8 @@ class Recipe(Section):
     faster, with the dense net as teacher where `finetune` has one."""
     finetune: FinetuneSection
     export: ExportSection = ExportSection()
+    precisions: tuple[PrecisionSection, ...] = ()
+    """Float16 and int8 beside the fp32 model of the pruned net."""
     bench: BenchSection = BenchSection()
 
     @property
@@ -304,6 +309,13 @@ class Recipe(Section):
     def _names_every_section_once(self) -> Recipe:
         if sorted(self.order) != sorted(_SECTIONS):
             raise ValueError(f"order is {list(self.order)}: name each of {', '.join(_SECTIONS)} once, used or not")
+        return self
+
+    @model_validator(mode="after")
+    def _names_every_precision_once(self) -> Recipe:
+        names = [section.name or section.kind for section in self.precisions]
+        if len(set(names)) != len(names) or "fp32" in names:
+            raise ValueError(f"precisions are named {names}: give each another name, and none fp32")
         return self
 
     @model_validator(mode="after")

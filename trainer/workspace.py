@@ -118,7 +118,7 @@ def _sections_until(stage: str, recipe: Recipe) -> list[BaseModel | None]:
     found = [getattr(recipe, name) for name in past if name != "weights" or recipe.weights is not None]
     gradual = [] if recipe.gradual is None or "sparsify" not in past else [recipe.gradual]
     if gradual and recipe.export.size is not None:  # the frame on which a budget counts work, cut within a stage
-        found.append(recipe.export.model_copy(update={"simplify": True}))
+        found.append(recipe.export.model_copy(update={"simplify": True, "frame_range": None}))
     # The dense net teaches what has been cut, dead filters included, which leave by the widths of `prune`.
     if "prune" in past:
         return [*found, recipe.finetune]

@@ -23,7 +23,7 @@ from edgeslim.trainer.workspace import open_workspace
 from .case import Case, Experiment, Numbers, Place
 from .notes import Log
 from .records import Record, Records
-from .runs import RECIPES, file_name, recipe_case
+from .runs import NOT_TRAINING, RECIPES, file_name, recipe_case
 from .tables import spread
 
 
@@ -118,7 +118,7 @@ def scratch_case(name: str, recipe: str, overrides: Sequence[str]) -> Case:
 def _settings(recipe: str, overrides: Sequence[str], *sections: str) -> dict[str, Any]:
     """What a net depends on beside the seed: the recipe's sections (all where none is named) as they are resolved."""
     values = [o.replace("{data}", "data").replace("{seed}", "0") for o in overrides]
-    resolved = load_recipe(RECIPES / f"{recipe}.yaml", values).model_dump(mode="json", exclude={"name", "bench"})
+    resolved = load_recipe(RECIPES / f"{recipe}.yaml", values).model_dump(mode="json", exclude=NOT_TRAINING)
     return {key: value for key, value in resolved.items() if key in sections or not sections}
 
 

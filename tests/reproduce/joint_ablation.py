@@ -19,7 +19,7 @@ from edgeslim.trainer.stages import train_and_prune
 from .case import Case, Experiment, Numbers, Place
 from .notes import Log
 from .records import Record, Records
-from .runs import file_name, open_run
+from .runs import NOT_TRAINING, file_name, open_run
 from .tables import number, table
 
 Section = dict[str, Any]
@@ -132,7 +132,7 @@ def _variant(name: str, overrides: Mapping[str, Any]) -> Case:
 
     # As resolved: with another default it would be another case.
     whole = parse_recipe(recipe | {"data": {**recipe["data"], "root": "data"}})
-    return Case(name=name, settings=whole.model_dump(mode="json", exclude={"name", "bench"}), run=run)
+    return Case(name=name, settings=whole.model_dump(mode="json", exclude=NOT_TRAINING), run=run)
 
 
 def _scores(given: Section, directory: Path, place: Place) -> dict[str, float]:

@@ -23,6 +23,8 @@ from .case import Case, Numbers, Place
 from .notes import Log
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+NOT_TRAINING = {"name": True, "bench": True, "precisions": True, "export": {"frame_range"}}
+"""What of a recipe has no part in the net that comes out."""
 
 
 def recipe_case(name: str, recipe: str, overrides: Sequence[str] = ()) -> Case:

@@ -83,6 +83,13 @@ class Classification:
     def frames(self, count: int, multiple: int) -> list[NDArray[np.uint8]]:
         return [labelled.image for labelled in self.data.validation[:count]]
 
+    def training_frames(self, count: int, multiple: int) -> list[NDArray[np.uint8]]:
+        return [labelled.image for labelled in self.data.train[:count]]
+
+    def validation_set(self, multiple: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        images = self.data.validation
+        return np.stack([labelled.image for labelled in images]), images.labels
+
     def task(self, image: ImageFormat) -> Task:
         section, augment = self.recipe.loss, ImageAugment(self.recipe.augment, self.ranks)
 

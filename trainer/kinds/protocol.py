@@ -89,6 +89,17 @@ class Kind(Protocol):
         """The first validation images as a camera would deliver them: each (H, W, channels) uint8."""
         ...
 
+    def training_frames(self, count: int, multiple: int) -> list[NDArray[np.uint8]]:
+        """The first training images, not augmented, as a camera would deliver them; fewer where there are fewer."""
+        ...
+
+    def validation_set(self, multiple: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """All validation images as frames of one size (N, H, W, channels), and their targets, 255 where there is none.
+
+        Targets are (N, H, W) class ids of pixels, or (N,) of images.
+        """
+        ...
+
     def task(self, image: ImageFormat) -> Task:
         """What `fit` trains."""
         ...

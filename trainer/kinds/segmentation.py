@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgeslim.bench.report.examples import Example
 from edgeslim.runtime.manifest import TaskName
+from edgeslim.runtime.validation import UNLABELLED
 
 from ..data import Sample, SegmentationData, channel_statistics
 from ..data.augment import Augment
@@ -84,6 +85,22 @@ class Segmentation:
 
     def frames(self, count: int, multiple: int) -> list[NDArray[np.uint8]]:
         return [pad_to_multiple(sample.image, multiple) for sample in self.data.validation[:count]]
+
+    def training_frames(self, count: int, multiple: int) -> list[NDArray[np.uint8]]:
+        return [pad_to_multiple(sample.image, multiple) for sample in self.data.train[:count]]
+
+    def validation_set(self, multiple: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        samples = list(self.data.validation)
+        height, width = (max(sample.mask.shape[axis] for sample in samples) for axis in (0, 1))
+        height, width = (-(-side // multiple) * multiple for side in (height, width))
+        frames = np.empty((len(samples), height, width, self.channels), np.uint8)
+        targets = np.full((len(samples), height, width), UNLABELLED, np.int64)
+        for frame, target, sample in zip(frames, targets, samples):
+            rows, columns = sample.mask.shape
+            frame[:] = np.pad(sample.image, ((0, height - rows), (0, width - columns), (0, 0)), mode="symmetric")
+            mask = sample.mask.astype(np.int64)
+            target[:rows, :columns] = np.where(mask == self.data.ignore_index, UNLABELLED, mask)
+        return frames, targets
 
     def task(self, image: ImageFormat) -> Task:
         data, section = self.data, self.recipe.loss

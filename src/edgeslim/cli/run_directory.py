@@ -14,8 +14,11 @@ from edgeslim.errors import ConfigError
 from edgeslim.lock import hold
 
 OURS = frozenset(
-    {"bench.json", "compact.bundle", "dense.bundle", "recipe.json", "report.html", "result.json", "stages"}
-)
+    {
+        "bench.json", "compact.bundle", "dense.bundle", "recipe.json", "report.html", "result.json", "stages",
+        "validation.npz",
+    }
+)  # fmt: skip
 """What a run consists of; a folder with anything else in it is somebody's, and never emptied."""
 LOCK = ".lock"
 
