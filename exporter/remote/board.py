@@ -118,6 +118,8 @@ class Board:
     def __init__(self, connection: Connection, python: str) -> None:
         self.connection, self.python = connection, python
         self.shown = connection.shown
+        self._talk: tuple[Process, _Reader] | None = None
+        """One program there that answers one question after the other: to start Python takes a board long."""
 
     def look(self, folder: str | None) -> Sight:
         """Is Python there, and the right edgeslim? Raises DeviceError with the line that installs it."""
@@ -174,7 +176,7 @@ class Board:
         """Tell every line of a build's log as it comes, and how it ended. Raises LinkLost."""
         process = self._send("follow", job=job)
         process.end_input()
-        for answer in self._answers(process, _Reader(process)):
+        for answer in self._answers(_Reader(process)):
             if "line" in answer:
                 told(clean(str(answer["line"])))
             else:
@@ -195,7 +197,7 @@ class Board:
         process = self._send("read", path=path, offset=offset)
         process.end_input()
         reader = _Reader(process)
-        answer = next(self._answers(process, reader), None)
+        answer = next(self._answers(reader), None)
         if answer is None:
             raise self._silent(process)
         if "bytes" not in answer:
@@ -204,12 +206,21 @@ class Board:
         process.wait()
 
     def _ask(self, form: type[T], work: str, **request: object) -> T:
-        process = self._send(work, **request)
-        process.end_input()
-        return self._last(form, process)
+        # Whoever is interrupted between question and answer must not leave the answer to the next question.
+        talk, self._talk = self._talk, None
+        if talk is None:
+            process = self._send(work, **request)
+            talk = process, _Reader(process)
+        else:
+            talk[0].write(_line(work, request))
+        answer = next(self._answers(talk[1]), None)
+        if answer is None:
+            raise self._silent(talk[0])
+        self._talk = talk
+        return self._done(form, answer)
 
     def _last(self, form: type[T], process: Process) -> T:
-        answers = list(self._answers(process, _Reader(process)))
+        answers = list(self._answers(_Reader(process)))
         if not answers:
             raise self._silent(process)
         return self._done(form, answers[-1])
@@ -223,10 +234,10 @@ class Board:
             f"exec(sys.stdin.buffer.read({len(source)}))"
         )
         process = self.connection.start(f"{quoted(self.python)} -c {shlex.quote(code)}")
-        process.write(source + json.dumps({"work": work, **request}).encode() + b"\n")
+        process.write(source + _line(work, request))
         return process
 
-    def _answers(self, process: Process, reader: _Reader) -> Iterator[dict[str, JsonValue]]:
+    def _answers(self, reader: _Reader) -> Iterator[dict[str, JsonValue]]:
         while (line := reader.line()) is not None:
             # A greeting without a final newline stands in the same line.
             _, mark, text = line.partition(MARK)
@@ -303,6 +314,10 @@ class _Reader:
             yield bytes(self._pending)
         while block := self._process.read(_BLOCK):
             yield block
+
+
+def _line(work: str, request: Mapping[str, object]) -> bytes:
+    return json.dumps({"work": work, **request}).encode() + b"\n"
 
 
 def quoted(word: str) -> str:

@@ -1,7 +1,7 @@
 """What runs on the board: hashes, space, files, and a build that outlives the link. Standard library only.
 
 This text is sent over SSH and run by the board's Python, so it must not import edgeslim, and works with any sshd that
-runs commands: no name ever stands on a command line. The request is one line of JSON on stdin, with raw data behind it
+runs commands: no name ever stands on a command line. A request is one line of JSON on stdin, with raw data behind it
 where a file is written. The answer is a line of JSON behind a mark, because a shell may print a greeting first; where
 a file is read, its bytes follow.
 
@@ -335,16 +335,18 @@ WORK = {
 
 
 def main() -> None:
-    """Do what the first line of stdin asks for."""
-    request = json.loads(sys.stdin.buffer.readline())
-    try:
-        _answer({"done": WORK[request["work"]](request)})
-    except BrokenPipeError:
-        os._exit(0)  # nobody listens any more
-    except OSError as error:
-        _answer({"refused": error.strerror or str(error), "errno": error.errno or 0, "path": str(error.filename or "")})
-    except subprocess.TimeoutExpired as error:
-        _answer({"refused": f"no end within {error.timeout:.0f} s", "errno": 0, "path": ""})
+    """Do what the lines of stdin ask for, one after the other."""
+    while line := sys.stdin.buffer.readline():
+        request = json.loads(line)
+        try:
+            _answer({"done": WORK[request["work"]](request)})
+        except BrokenPipeError:
+            os._exit(0)  # nobody listens any more
+        except OSError as error:
+            place = str(error.filename or "")
+            _answer({"refused": error.strerror or str(error), "errno": error.errno or 0, "path": place})
+        except subprocess.TimeoutExpired as error:
+            _answer({"refused": f"no end within {error.timeout:.0f} s", "errno": 0, "path": ""})
 
 
 if __name__ == "__main__":
