@@ -15,7 +15,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import asyncssh
 
-from edgeslim.errors import ConfigError, DeviceError, first_line
+from edgeslim.errors import ConfigError, DeviceError, EdgeslimError, first_line
 
 from . import refusals
 from .address import Address
@@ -278,9 +278,8 @@ async def _open(
     if isinstance(jumps, str) and jumps.lower() != "none":
         for jump in jumps.split(","):
             await _open(refusals.parse_jump(jump), None, patience, links)
-    known_files = _known_files(settings)
-    witness = _Witness()
-    place = refusals.Place(address=address, host=settings.host, port=settings.port, known_files=tuple(known_files))
+    known_files = tuple(_known_files(settings))
+    place = refusals.Place(address=address, host=settings.host, port=settings.port, known_files=known_files)
     try:
         known = asyncssh.read_known_hosts([str(path) for path in known_files if path.is_file()])
         keys = _keys(settings, identity)
@@ -288,8 +287,11 @@ async def _open(
         raise ConfigError(
             f"SSH cannot be set up for {address.shown}: {first_line(error)}", "correct that file"
         ) from error
-    try:
-        link = await asyncssh.connect(
+    expected = known.match(settings.host_key_alias or place.host, "", place.known_port)[0]
+    witness = _Witness()
+
+    async def attempt(host_key_algorithms: str | tuple[()]) -> asyncssh.SSHClientConnection:
+        return await asyncssh.connect(
             address.host,
             address.port or (),
             username=address.user or (),
@@ -298,6 +300,7 @@ async def _open(
             client_keys=[str(key) for key in keys],  # none: the usual files of ~/.ssh
             ignore_encrypted=True,
             known_hosts=known,
+            server_host_key_algs=host_key_algorithms,
             x509_trusted_certs=None,
             preferred_auth="publickey",
             password_auth=False,
@@ -310,36 +313,53 @@ async def _open(
             keepalive_interval=patience.keepalive_seconds,
             keepalive_count_max=patience.keepalive_count,
         )
-    except socket.gaierror as error:
-        raise refusals.no_such_name(place, error) from error
-    except ConnectionRefusedError as error:
-        raise refusals.nobody_listens(place) from error
-    except (TimeoutError, asyncio.TimeoutError) as error:
-        raise refusals.no_answer(place, patience.connect_seconds) from error
-    except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:
-        shown = witness.key
-        others = [key.get_fingerprint() for key in known.match(place.host, "", place.known_port)[0]]
-        if shown is None and not others:
-            raise refusals.not_ssh(place, first_line(error)) from error
-        if "revoked" in str(error):
-            raise refusals.revoked_host(place) from error
-        fingerprint = shown.get_fingerprint() if shown else "of another kind"
-        kind = shown.get_algorithm() if shown else "key"
-        if others:
-            raise refusals.changed_host(place, kind, fingerprint, others) from error
-        raise refusals.unknown_host(place, kind, fingerprint) from error
-    except asyncssh.PermissionDenied as error:
-        user = address.user or str(settings.username)
-        raise refusals.key_refused(place, user, keys or _default_keys(), _has_agent(settings)) from error
-    except (asyncssh.Error, OSError, ValueError) as error:
-        raise refusals.not_ssh(place, first_line(error)) from error
-    links.append(link)
+
+    try:
+        try:
+            links.append(await attempt(()))
+        except (asyncssh.KeyExchangeFailed, ConnectionResetError):
+            # Asked for the known kinds of key only, a board that has none of them hangs up: see what it has instead.
+            if not expected or witness.key is not None:
+                raise
+            links.append(await attempt("default"))
+    except (asyncssh.Error, OSError, ValueError, asyncio.TimeoutError) as error:
+        raise _refusal(error, place, patience, settings, keys, expected, witness.key) from error
+
+
+def _refusal(
+    error: Exception,
+    place: refusals.Place,
+    patience: Patience,
+    settings: asyncssh.SSHClientConnectionOptions,
+    keys: Sequence[Path],
+    expected: Sequence[asyncssh.SSHKey],
+    shown: asyncssh.SSHKey | None,
+) -> EdgeslimError:
+    """What a failed attempt to connect means. expected: the board's keys in known_hosts; shown: what it has shown."""
+    if isinstance(error, socket.gaierror):
+        return refusals.no_such_name(place, error)
+    if isinstance(error, ConnectionRefusedError):
+        return refusals.nobody_listens(place)
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+        return refusals.no_answer(place, patience.connect_seconds)
+    if isinstance(error, asyncssh.HostKeyNotVerifiable) and "revoked" in str(error):
+        return refusals.revoked_host(place)
+    if isinstance(error, asyncssh.HostKeyNotVerifiable) and shown is not None:
+        kind, fingerprint = shown.get_algorithm(), shown.get_fingerprint()
+        if expected:
+            return refusals.changed_host(place, kind, fingerprint, [key.get_fingerprint() for key in expected])
+        return refusals.unknown_host(place, kind, fingerprint)
+    if isinstance(error, asyncssh.PermissionDenied):
+        has_agent = bool(settings.config.get("IdentityAgent") or os.environ.get("SSH_AUTH_SOCK"))
+        return refusals.key_refused(place, str(settings.username), keys or _default_keys(), has_agent)
+    return refusals.not_ssh(place, first_line(error))
 
 
 def _settings(address: Address) -> asyncssh.SSHClientConnectionOptions:
     """What ~/.ssh/config says of the board; its keys are not loaded yet."""
     try:
         return asyncssh.SSHClientConnectionOptions(
+            config=(),  # the usual file
             host=address.host,
             port=address.port or (),
             username=address.user or (),
@@ -370,10 +390,6 @@ def _keys(settings: asyncssh.SSHClientConnectionOptions, identity: Path | None) 
     named = settings.config.get("IdentityFile", [])
     paths = [Path(name).expanduser() for name in named] if isinstance(named, list) else []
     return [path for path in paths if path.is_file()]
-
-
-def _has_agent(settings: asyncssh.SSHClientConnectionOptions) -> bool:
-    return bool(settings.config.get("IdentityAgent") or os.environ.get("SSH_AUTH_SOCK"))
 
 
 def _default_keys() -> list[Path]:

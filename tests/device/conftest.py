@@ -120,13 +120,13 @@ def bench(sshds: dict[str, Sshd], way: str, tmp_path: Path, monkeypatch: pytest.
         f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))} STAND_IN={shlex.quote(str(stand_in))}\n"
         + ("" if REAL else f'if [ "$2 $3" = "edgeslim build" ]; then shift 3; exec {real} {program} "$@"; fi\n')
         # The real one imports torch where it is installed, which takes seconds.
-        + "if [ \"$2 $3\" = 'edgeslim doctor' ]; then echo '{\"board\": \"stand-in\"}'; exit; fi\n"
+        + 'if [ "$2 $3" = \'edgeslim doctor\' ]; then echo \'{"board": "stand-in"}\'; exit; fi\n'
         + f'exec {real} "$@"\n',
     )
     made = Bench(
         sshd=sshd,
         home=home,
-        folder=tmp_path / "it's a $(touch trap) \"board\"; né",
+        folder=tmp_path / 'it\'s a $(touch trap) "board"; né',
         stand_in=stand_in,
         python=python,
         cache=tmp_path / "engines",
@@ -141,7 +141,9 @@ def bench(sshds: dict[str, Sshd], way: str, tmp_path: Path, monkeypatch: pytest.
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle as a directory, shared: tests must not change it."""
     path = tmp_path_factory.mktemp("bundles") / "tiny.bundle"
-    return write_bundle(path, model=build_model(), manifest=build_manifest(), files={"docs/report.html": b"<p>fine</p>"})
+    return write_bundle(
+        path, model=build_model(), manifest=build_manifest(), files={"docs/report.html": b"<p>fine</p>"}
+    )
 
 
 @pytest.fixture(scope="session")

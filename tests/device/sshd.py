@@ -49,11 +49,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_sshd(folder: Path, *, sftp: bool, more: str = "", port: int | None = None) -> Iterator[Sshd]:
-    """An sshd until the block ends, with or without an SFTP subsystem."""
+def running_sshd(folder: Path, *, sftp: bool, passwords: bool = False) -> Iterator[Sshd]:
+    """An sshd until the block ends, with or without an SFTP subsystem. `passwords`: it takes them, and logs who tries."""
     assert BINARY is not None
     folder.mkdir(exist_ok=True)
-    port = port or free_port()
+    port = free_port()
     host_key = folder / "host_key"
     if not host_key.exists():
         make_key(host_key)
@@ -63,15 +63,17 @@ def running_sshd(folder: Path, *, sftp: bool, more: str = "", port: int | None =
     config = folder / "sshd_config"
     config.write_text(
         f"Port {port}\nListenAddress {HOST}\nHostKey {host_key}\nPidFile none\nAuthorizedKeysFile {authorized}\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        f"PermitRootLogin prohibit-password\nAllowUsers {getpass.getuser()}\nMaxStartups 100\nUseDNS no\n"
+        f"StrictModes no\nUsePAM no\nPasswordAuthentication {'yes' if passwords else 'no'}\nKbdInteractiveAuthentication no\n"
+        f"PermitRootLogin {'yes' if passwords else 'prohibit-password'}\nAllowUsers {getpass.getuser()}\nMaxStartups 100\nUseDNS no\n"
         + ("Subsystem sftp internal-sftp\n" if sftp else "")
-        + more
+        + ("LogLevel DEBUG2\n" if passwords else "")
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd refuses to start as root without it
     log = (folder / "log").open("ab")
-    process = subprocess.Popen([BINARY, "-D", "-e", "-f", str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [BINARY, "-D", "-e", "-f", str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+    )
     try:
         _wait_for(port, process, folder / "log")
         yield Sshd(port=port, host_key=host_key, user_key=folder / "user_key", authorized=authorized)
