@@ -125,7 +125,7 @@ class Board:
         """Is Python there, and the right edgeslim? Raises DeviceError with the line that installs it."""
         sight = self._ask(Sight, "look", folder=folder, python=self.python)
         own = importlib.metadata.version("edgeslim")
-        pip = f'ssh {self.shown} {quoted(self.python)} -m pip install "edgeslim[runtime]=={own}"'
+        pip = f'{self.connection.ssh} {quoted(self.python)} -m pip install "edgeslim[runtime]=={own}"'
         if sight.edgeslim is None:
             raise DeviceError(
                 f"{self.shown}: {self.python} (Python {sight.python}) cannot import edgeslim: {clean(sight.problem)}",
@@ -264,7 +264,7 @@ class Board:
         text = clean(seen[:200].decode("utf-8", "replace"))
         return EngineError(
             f"{self.shown} answered with something else than edgeslim's: {text!r}",
-            f"see what a command prints there: ssh {self.shown} {quoted(self.python)} -V",
+            f"see what a command prints there: {self.connection.ssh} {quoted(self.python)} -V",
         )
 
     def _silent(self, process: Process) -> DeviceError:
@@ -275,8 +275,8 @@ class Board:
         if version:
             return DeviceError(
                 f"{self.shown}: {self.python} is Python {version}; edgeslim needs {_dotted(OLDEST_PYTHON)} or newer",
-                "name a newer one with --remote-python; on JetPack 5 there is none, and `edgeslim build --print-trtexec` "
-                "gives the line to run there",
+                "name a newer one with --remote-python; on JetPack 5 there is none, and `edgeslim build "
+                "--print-trtexec` gives the line to run there",
             )
         if code in _NOT_FOUND:
             return DeviceError(
@@ -285,7 +285,7 @@ class Board:
             )
         return DeviceError(
             f"{self.shown}: {self.python} ended with code {code} and no answer; it said: {lines[-1]}",
-            f"try it: ssh {self.shown} {quoted(self.python)} -V",
+            f"try it: {self.connection.ssh} {quoted(self.python)} -V",
         )
 
 

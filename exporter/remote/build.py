@@ -189,8 +189,13 @@ def _built(board: Board, job: str, words: Sequence[str], progress: Progress) -> 
     except Refused as error:
         raise DeviceError(f"{board.shown}: the build cannot be started: {error}", "look at the space there") from error
     except KeyboardInterrupt:
-        ended_there = board.stop(job, _GRACE_SECONDS)
-        progress.note(f"{board.shown}: the build there " + ("was ended" if ended_there else "could not be ended"))
+        try:
+            gone = board.stop(job, _GRACE_SECONDS)
+        except (LinkLost, Refused):
+            gone = False
+        progress.note(
+            f"{board.shown}: the build there " + ("was ended" if gone else "could not be ended, and may go on")
+        )
         raise
     judge(board.shown, ended, log)
     try:

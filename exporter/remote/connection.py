@@ -60,7 +60,7 @@ class Connection:
 
     def __init__(self, address: Address, *, identity: Path | None = None, patience: Patience | None = None) -> None:
         """Sign in. Raises ConfigError or DeviceError that says what to do about it."""
-        self.shown = address.shown
+        self.shown, self.ssh = address.shown, f"ssh {address.ssh_arguments}"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ssh", daemon=True)
         self._thread.start()
@@ -169,7 +169,7 @@ class Connection:
             if self._link.is_closed():
                 raise self.lost() from error
             raise
-        except (ConnectionError, asyncssh.BreakReceived, asyncio.IncompleteReadError) as error:
+        except ConnectionError as error:
             raise self.lost() from error
 
     def __enter__(self) -> Connection:

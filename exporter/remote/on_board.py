@@ -45,7 +45,9 @@ def look(request: Json) -> Json:
     _remove_stale(os.path.join(folder, "bundles"))
     python = _python(request)
     done = subprocess.run([python, "-c", _VERSION], cwd=folder, capture_output=True, text=True, check=False)
-    versions = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("edgeslim-version ")]
+    versions = [
+        line.partition("edgeslim-version ")[2] for line in done.stdout.splitlines() if "edgeslim-version " in line
+    ]
     return {
         "folder": folder,
         "python": ".".join(map(str, sys.version_info[:3])),

@@ -70,7 +70,8 @@ def unknown_host(place: Place, kind: str, fingerprint: str) -> DeviceError:
     return DeviceError(
         f"{place}: its host key is not in {_files(place)}, so it may be any machine: {kind} {fingerprint}",
         "compare that on the board with: for k in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf $k; done; "
-        f"then accept it with `ssh {place.address.ssh_arguments}`, or `ssh-keyscan {port}{place.host} >> ~/.ssh/known_hosts`",
+        f"then accept it with `ssh {place.address.ssh_arguments}`, or `ssh-keyscan {port}{place.host} >> "
+        "~/.ssh/known_hosts`",
     )
 
 

@@ -25,7 +25,7 @@ class LogTail:
     def add(self, line: str) -> None:
         """One line, without its end."""
         self._lines.append(line)
-        self._progress.note(f"{self._shown}: {line}")
+        self._progress.note(f"{self._shown}: {line.removeprefix('note: ')}")
 
     def complaint(self) -> tuple[str, str]:
         """The last `error:` of the log and its `hint:`; where there is none, its last lines and nothing."""
@@ -55,7 +55,7 @@ def judge(shown: str, ended: Ended, log: LogTail) -> None:
             "SIGKILL usually means that memory ran out: see `dmesg` there, end other programs, or allow less workspace",
         )
     if ended.exit == CertificateError.exit_code:
-        raise CertificateError(f"{shown}: {message}", hint)
+        raise CertificateError(f"{shown}: {message}", hint or "see the log above")
     if ended.exit == _USAGE:
         if "No such command" in message:
             raise DeviceError(
@@ -65,4 +65,4 @@ def judge(shown: str, ended: Ended, log: LogTail) -> None:
         raise ConfigError(
             f"{shown}: the build was not understood there: {message}", hint or "see `edgeslim build --help`"
         )
-    raise EngineError(f"{shown}: {message}", hint)
+    raise EngineError(f"{shown}: {message}", hint or "see the log above")

@@ -50,7 +50,8 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running_sshd(folder: Path, *, sftp: bool, passwords: bool = False) -> Iterator[Sshd]:
-    """An sshd until the block ends, with or without an SFTP subsystem. `passwords`: it takes them, and logs who tries."""
+    """An sshd until the block ends, with or without an SFTP subsystem; `passwords`: it takes them, and logs who tries."""
+    yes, for_root = ("yes", "yes") if passwords else ("no", "prohibit-password")
     assert BINARY is not None
     folder.mkdir(exist_ok=True)
     port = free_port()
@@ -63,8 +64,8 @@ def running_sshd(folder: Path, *, sftp: bool, passwords: bool = False) -> Iterat
     config = folder / "sshd_config"
     config.write_text(
         f"Port {port}\nListenAddress {HOST}\nHostKey {host_key}\nPidFile none\nAuthorizedKeysFile {authorized}\n"
-        f"StrictModes no\nUsePAM no\nPasswordAuthentication {'yes' if passwords else 'no'}\nKbdInteractiveAuthentication no\n"
-        f"PermitRootLogin {'yes' if passwords else 'prohibit-password'}\nAllowUsers {getpass.getuser()}\nMaxStartups 100\nUseDNS no\n"
+        f"StrictModes no\nUsePAM no\nPasswordAuthentication {yes}\nKbdInteractiveAuthentication no\n"
+        f"PermitRootLogin {for_root}\nAllowUsers {getpass.getuser()}\nMaxStartups 100\nUseDNS no\n"
         + ("Subsystem sftp internal-sftp\n" if sftp else "")
         + ("LogLevel DEBUG2\n" if passwords else "")
     )
