@@ -349,6 +349,8 @@ def main() -> None:
             _answer({"refused": error.strerror or str(error), "errno": error.errno or 0, "path": place})
         except subprocess.TimeoutExpired as error:
             _answer({"refused": f"no end within {error.timeout:.0f} s", "errno": 0, "path": ""})
+        if request["work"] == "append":
+            break  # what a full disk has left unread is data, and must never be taken for a request
 
 
 if __name__ == "__main__":

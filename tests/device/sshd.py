@@ -50,7 +50,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running_sshd(folder: Path, *, sftp: bool, passwords: bool = False) -> Iterator[Sshd]:
-    """An sshd until the block ends, with or without an SFTP subsystem; `passwords`: it takes them, and logs who tries."""
+    """An sshd until the block ends, with or without SFTP; with `passwords` it takes them, and logs who tries."""
     yes, for_root = ("yes", "yes") if passwords else ("no", "prohibit-password")
     assert BINARY is not None
     folder.mkdir(exist_ok=True)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edgeslim.errors import BundleError, CertificateError, ConfigError, DeviceError, EdgeslimError, EngineError
+from edgeslim.exporter.bundle import write_bundle
+from edgeslim.exporter.remote import on_board
 
+from ..unit.conftest import build_manifest, build_model
 from .conftest import Bench, write_script
 
 BOTH_WAYS = pytest.mark.parametrize("way", ["sftp", "exec"], indirect=True)
@@ -235,6 +240,28 @@ def test_a_board_that_becomes_full(
     subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
     done = bench.build(large_bundle, directory=str(small_disk))
     assert done.sent.resumed_bytes >= 4 << 20
+
+
+@pytest.mark.parametrize("way", ["exec"], indirect=True)
+def test_data_is_never_taken_for_a_request(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes behind those that a full disk took are lines that ask the board to start a program."""
+    started = tmp_path / "started"
+    program = write_script(tmp_path / "program", f"touch {shlex.quote(str(started))}\n")
+    request = {"work": "start", "job": str(tmp_path / "job"), "python": str(program), "arguments": []}
+    lines = (json.dumps(request) + "\n").encode() * 80_000
+    bundle = write_bundle(
+        tmp_path / "crafted.bundle", model=build_model(), manifest=build_manifest(), files={"docs/lines": lines}
+    )
+    text = bench.python.read_text()
+    bench.python.write_text(text.replace("#!/bin/sh\n", "#!/bin/sh\nulimit -f 4096\n", 1))
+    assert "became full during the copy" in failure(bench, bundle, DeviceError).message
+    assert not started.exists()
+    # The planted fault: the same line as a request does start it.
+    subprocess.run([sys.executable, on_board.__file__], input=lines[: len(lines) // 80_000], check=True, timeout=30)
+    deadline = time.monotonic() + 30
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert started.exists()
 
 
 @pytest.mark.parametrize("way", ["exec"], indirect=True)

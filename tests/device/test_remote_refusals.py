@@ -86,7 +86,7 @@ def test_hashed_known_hosts(bench: Bench, bundle: Path) -> None:
 
 
 def test_a_configuration_cannot_switch_the_check_off(bench: Bench, bundle: Path) -> None:
-    """UserKnownHostsFile none, StrictHostKeyChecking no: an engine runs with a camera's rights, so nobody is trusted."""
+    """UserKnownHostsFile none, StrictHostKeyChecking no: what comes back is going to be run, so nobody is trusted."""
     (bench.home / ".ssh" / "known_hosts").unlink()
     (bench.home / ".ssh" / "config").write_text("Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n")
     assert fingerprint(bench.sshd.public_host_key) in refused(bench, bundle).message
