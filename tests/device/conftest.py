@@ -114,10 +114,11 @@ def bench(sshds: dict[str, Sshd], way: str, tmp_path: Path, monkeypatch: pytest.
     stand_in = tmp_path / "stand-in"
     stand_in.mkdir()
     real = shlex.quote(sys.executable)
+    paths = shlex.quote(os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]))
     program = shlex.quote(str(Path(__file__).with_name("build_stand_in.py")))
     python = write_script(
         tmp_path / "python there",
-        f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))} STAND_IN={shlex.quote(str(stand_in))}\n"
+        f"export PYTHONPATH={paths} STAND_IN={shlex.quote(str(stand_in))}\n"
         + ("" if REAL else f'if [ "$2 $3" = "edgeslim build" ]; then shift 3; exec {real} {program} "$@"; fi\n')
         # The real one imports torch where it is installed, which takes seconds.
         + 'if [ "$2 $3" = \'edgeslim doctor\' ]; then echo \'{"board": "stand-in"}\'; exit; fi\n'

@@ -30,6 +30,7 @@ class Proxy:
     _passed: int = 0
     _ended: bool = False
     _partners: dict[socket.socket, tuple[socket.socket, Direction]] = field(default_factory=dict)
+    _unread: list[socket.socket] = field(default_factory=list)
 
     def reset(self, limit: int | None = None, direction: Direction = "up") -> None:
         """Count from zero again, towards another limit, or for good."""
@@ -73,23 +74,24 @@ class Proxy:
                 for quiet in list(self._partners):
                     selector.unregister(quiet)  # open, and nobody reads any more
                 self._partners.clear()
-                self._frozen.extend([side, partner])
+                self._unread.extend([side, partner])
                 return
             self._cut(selector)
             return
         with contextlib.suppress(OSError):
             partner.sendall(data)
 
-    _frozen: list[socket.socket] = field(default_factory=list)
-
     def _cut(self, selector: selectors.BaseSelector, counted: bool = True) -> None:
         self.cuts += counted
         for side in list(self._partners):
             selector.unregister(side)
-            side.close()
+            # Closed at once, a socket takes with it what it has forwarded and nobody has read yet.
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_WR)
+            self._unread.append(side)
         self._partners.clear()
         if self._ended:
-            for side in self._frozen:
+            for side in self._unread:
                 side.close()
 
     def end(self) -> None:

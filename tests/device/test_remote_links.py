@@ -49,10 +49,10 @@ def test_a_copy_goes_on_where_the_link_was_lost(bench: Bench, large_bundle: Path
     (part,) = bench.folder.glob("bundles/**/*.part")
     assert not list(bench.folder.glob("bundles/*/manifest.json"))
     # The board may still be writing what had arrived.
-    wait_for(lambda: part.stat().st_size > 4 << 20)
+    wait_for(lambda: part.stat().st_size > 1 << 20)
     proxy.reset()
     done = bench.build(large_bundle, port=proxy.port)
-    assert done.sent.resumed_bytes >= 4 << 20
+    assert done.sent.resumed_bytes > 1 << 20
     total = sum(path.stat().st_size for path in large_bundle.rglob("*") if path.is_file())
     assert done.sent.moved_bytes + done.sent.resumed_bytes + done.sent.there_bytes == total
     assert any("from an earlier copy" in note for note in bench.heard.notes)
@@ -67,7 +67,7 @@ def test_a_part_that_is_not_the_beginning_is_not_gone_on_with(bench: Bench, larg
     with pytest.raises(DeviceError, match="was lost"):
         bench.build(large_bundle, port=proxy.port)
     (part,) = bench.folder.glob("bundles/**/*.part")
-    wait_for(lambda: part.stat().st_size > 4 << 20)
+    wait_for(lambda: part.stat().st_size > 1 << 20)
     time.sleep(0.1)
     with part.open("r+b") as file:
         file.write(b"x" if file.read(1) != b"x" else b"y")
@@ -100,9 +100,9 @@ def test_fetching_goes_on_where_the_link_was_lost(bench: Bench, bundle: Path, pr
     assert "the engine is built" in caught.value.hint
     assert not bench.cache.exists() or not list(bench.cache.iterdir())
     (part,) = workstation.state_folder().glob("*.part")
-    assert part.stat().st_size >= 3 << 20
+    assert part.stat().st_size > 1 << 20
     done = bench.build(bundle)
-    assert done.fetched[0].resumed_bytes >= 3 << 20
+    assert done.fetched[0].resumed_bytes > 1 << 20
     assert not list(workstation.state_folder().glob("*.part"))
 
 
