@@ -125,7 +125,7 @@ class Board:
         """Is Python there, and the right edgeslim? Raises DeviceError with the line that installs it."""
         sight = self._ask(Sight, "look", folder=folder, python=self.python)
         own = importlib.metadata.version("edgeslim")
-        pip = f'{self.connection.ssh} {quoted(self.python)} -m pip install "edgeslim[runtime]=={own}"'
+        pip = f'{self.connection.ssh} {quoted(self.python)} -m pip install "edgeslim[export]=={own}"'
         if sight.edgeslim is None:
             raise DeviceError(
                 f"{self.shown}: {self.python} (Python {sight.python}) cannot import edgeslim: {clean(sight.problem)}",

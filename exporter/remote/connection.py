@@ -137,6 +137,7 @@ class Connection:
             for task in rest:
                 task.cancel()
             await asyncio.gather(*rest, return_exceptions=True)
+            await asyncio.sleep(0)  # what they call when they are done
 
         if self._loop.is_closed():
             return
@@ -209,9 +210,11 @@ class Process:
         self._draining = asyncio.run_coroutine_threadsafe(self._drain(), connection._loop)
 
     async def _drain(self) -> None:
-        while block := await self._process.stderr.read(_OUTPUT_LIMIT):
-            self._stderr += block
-            del self._stderr[:-_OUTPUT_LIMIT]
+        # A lost link is seen by whoever reads stdout or waits.
+        with contextlib.suppress(asyncssh.DisconnectError, ConnectionError):
+            while block := await self._process.stderr.read(_OUTPUT_LIMIT):
+                self._stderr += block
+                del self._stderr[:-_OUTPUT_LIMIT]
 
     def write(self, data: bytes) -> bool:
         """Send bytes to its stdin; False where it does not read any more. Raises LinkLost."""
@@ -247,8 +250,7 @@ class Process:
         """Its exit code and the end of its stderr; a signal counts negative. Raises LinkLost."""
         with self._connection._explained():
             self._connection._wait(self._process.wait_closed())
-            with contextlib.suppress(asyncssh.DisconnectError, ConnectionError):
-                self._draining.result()
+            self._draining.result()
         if self._process.returncode is None:  # the channel was cut before its end
             raise self._connection.lost()
         return self._process.returncode, self._stderr.decode("utf-8", "replace")

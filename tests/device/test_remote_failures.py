@@ -53,7 +53,7 @@ def test_no_edgeslim_there(bench: Bench, bundle: Path, tmp_path: Path) -> None:
     bare = write_script(tmp_path / "bare", f'exec {shlex.quote(sys.executable)} -S -E "$@"\n')
     error = failure(bench, bundle, DeviceError, python=str(bare))
     assert "cannot import edgeslim: ModuleNotFoundError" in error.message
-    assert f'-m pip install "edgeslim[runtime]=={importlib.metadata.version("edgeslim")}"' in error.hint
+    assert f'-m pip install "edgeslim[export]=={importlib.metadata.version("edgeslim")}"' in error.hint
 
 
 def test_another_edgeslim_there(bench: Bench, bundle: Path, tmp_path: Path) -> None:
