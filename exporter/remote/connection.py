@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -62,6 +63,7 @@ class Connection:
         """Sign in. Raises ConfigError or DeviceError that says what to do about it."""
         self.shown, self.ssh = address.shown, f"ssh {address.ssh_arguments}"
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_keep_quiet)
         self._thread = threading.Thread(target=self._loop.run_forever, name="ssh", daemon=True)
         self._thread.start()
         self._links: list[asyncssh.SSHClientConnection] = []
@@ -254,6 +256,11 @@ class Process:
         if self._process.returncode is None:  # the channel was cut before its end
             raise self._connection.lost()
         return self._process.returncode, self._stderr.decode("utf-8", "replace")
+
+
+def _keep_quiet(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What the library's own tasks leave behind when a link breaks: whoever used the link has been told already."""
+    logging.getLogger(__name__).debug("%s: %r", context.get("message"), context.get("exception"))
 
 
 class _Witness(asyncssh.SSHClient):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -39,7 +40,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @BOTH_WAYS
-def test_a_copy_goes_on_where_the_link_was_lost(bench: Bench, large_bundle: Path, proxy: Proxy) -> None:
+def test_a_copy_goes_on_where_the_link_was_lost(
+    bench: Bench, large_bundle: Path, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
     proxy.reset(5 << 20)
     with pytest.raises(DeviceError, match="was lost") as caught:
         bench.build(large_bundle, port=proxy.port)
@@ -59,6 +62,8 @@ def test_a_copy_goes_on_where_the_link_was_lost(bench: Bench, large_bundle: Path
     (copy,) = (bench.folder / "bundles").iterdir()
     assert read_bundle(copy).files == read_bundle(large_bundle).files
     assert not [name for name in bench.stored() if name.endswith(".part")]
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"], "tasks that nobody waited for"
 
 
 def test_a_part_that_is_not_the_beginning_is_not_gone_on_with(bench: Bench, large_bundle: Path, proxy: Proxy) -> None:
