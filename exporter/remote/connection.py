@@ -326,7 +326,7 @@ async def _open(
     try:
         try:
             links.append(await attempt(()))
-        except (asyncssh.KeyExchangeFailed, ConnectionResetError):
+        except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError):
             # Asked for the known kinds of key only, a board that has none of them hangs up: see what it has instead.
             if not expected or witness.key is not None:
                 raise
