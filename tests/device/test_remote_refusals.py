@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -241,6 +242,33 @@ def test_a_host_in_between(bench: Bench, bundle: Path, tmp_path: Path) -> None:
         jump.authorized.write_text("")
         with pytest.raises(DeviceError, match="lets"):
             build_remote(bundle, address, (), bench.cache, bench.heard, **options)  # type: ignore[arg-type]
+
+
+RELAY = """
+import os, socket, sys, threading
+link = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def down():
+    while data := link.recv(65536):
+        os.write(1, data)
+threading.Thread(target=down, daemon=True).start()
+while data := os.read(0, 65536):
+    link.sendall(data)
+"""
+
+
+def test_a_command_in_between(bench: Bench, bundle: Path, tmp_path: Path) -> None:
+    """ProxyCommand, and the board is known by another name."""
+    from edgeslim.exporter.remote import build_remote
+
+    (tmp_path / "relay.py").write_text(RELAY)
+    (bench.home / ".ssh" / "known_hosts").write_text(f"the-board {bench.sshd.public_host_key}\n")
+    (bench.home / ".ssh" / "config").write_text(
+        f"Host board\n  HostName {HOST}\n  HostKeyAlias the-board\n"
+        f"  ProxyCommand {sys.executable} {tmp_path / 'relay.py'} %h %p\n"
+    )
+    address = Address(host="board", user=bench.address().user, port=bench.sshd.port)
+    options = {"python": str(bench.python), "directory": str(bench.folder)}
+    assert build_remote(bundle, address, (), bench.cache, bench.heard, **options).engines  # type: ignore[arg-type]
 
 
 def test_a_broken_ssh_configuration(bench: Bench, bundle: Path) -> None:

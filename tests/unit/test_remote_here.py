@@ -6,13 +6,17 @@ import hashlib
 import threading
 from pathlib import Path
 
+import onnx
 import pytest
 
 from edgeslim.errors import BundleError
+from edgeslim.exporter.bundle import write_bundle
 from edgeslim.exporter.remote.pieces import read_pieces
 from edgeslim.exporter.remote.refusals import is_encrypted
 from edgeslim.exporter.remote.workstation import state_folder, taking_turns, workstation_id
 from edgeslim.runtime import read_bundle
+
+from .conftest import build_manifest, build_model
 
 
 def test_a_directory_and_its_archive_have_the_same_pieces(intact_bundle: Path, intact_archive: Path) -> None:
@@ -23,6 +27,18 @@ def test_a_directory_and_its_archive_have_the_same_pieces(intact_bundle: Path, i
     for a, b in zip(one.files, other.files):
         assert a.load() == b.load()
         assert (hashlib.sha256(a.load()).hexdigest(), len(a.load())) == (a.sha256, a.size)
+
+
+def test_a_model_without_its_zeros_needs_an_engine_of_its_full_size(tmp_path: Path) -> None:
+    model = build_model(width=64)
+    zeros = onnx.load_model_from_string(model)
+    weights = onnx.numpy_helper.to_array(zeros.graph.initializer[0]).copy()
+    weights[8:] = 0
+    zeros.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "weights"))
+    model = zeros.SerializeToString()
+    pieces = read_pieces(write_bundle(tmp_path / "zeros.bundle", model=model, manifest=build_manifest(64)))
+    assert "model.sparse" in [piece.name for piece in pieces.files]
+    assert pieces.model_bytes == len(model)
 
 
 def test_a_damaged_file_is_found_when_it_is_to_be_sent(bundle_copy: Path) -> None:
