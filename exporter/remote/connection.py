@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,10 +68,11 @@ class Connection:
         self._thread = threading.Thread(target=self._loop.run_forever, name="ssh", daemon=True)
         self._thread.start()
         self._links: list[asyncssh.SSHClientConnection] = []
+        self._relays: list[subprocess.Popen[bytes]] = []
         self._sftp: asyncssh.SFTPClient | None = None
         self._sftp_asked = False
         try:
-            self._wait(_open(address, identity, patience or Patience(), self._links))
+            self._wait(_open(address, identity, patience or Patience(), self._links, self._relays))
         except BaseException:
             self.close()
             raise
@@ -144,6 +146,9 @@ class Connection:
         if self._loop.is_closed():
             return
         asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        for relay in self._relays:
+            relay.kill()
+            relay.wait()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -279,14 +284,21 @@ class _Witness(asyncssh.SSHClient):
 
 
 async def _open(
-    address: Address, identity: Path | None, patience: Patience, links: list[asyncssh.SSHClientConnection]
+    address: Address,
+    identity: Path | None,
+    patience: Patience,
+    links: list[asyncssh.SSHClientConnection],
+    relays: list[subprocess.Popen[bytes]],
 ) -> None:
-    """Open the link to `address` as the last one of `links`, those of its ProxyJump before it."""
+    """Open the link to `address` as the last one of `links`, those of its ProxyJump before it.
+
+    relays: gets the processes of a ProxyCommand.
+    """
     settings = _settings(address)
     jumps = settings.config.get("ProxyJump")
     if isinstance(jumps, str) and jumps.lower() != "none":
         for jump in jumps.split(","):
-            await _open(refusals.parse_jump(jump), None, patience, links)
+            await _open(refusals.parse_jump(jump), None, patience, links, relays)
     known_files = tuple(_known_files(settings))
     place = refusals.Place(address=address, host=settings.host, port=settings.port, known_files=known_files)
     try:
@@ -305,6 +317,8 @@ async def _open(
             address.port or (),
             username=address.user or (),
             tunnel=links[-1] if links else None,
+            proxy_command=None,
+            sock=None if links else _relayed(settings, relays),
             client_factory=lambda: witness,
             client_keys=[str(key) for key in keys],  # none: the usual files of ~/.ssh
             ignore_encrypted=True,
@@ -333,6 +347,25 @@ async def _open(
             links.append(await attempt("default"))
     except (asyncssh.Error, OSError, ValueError, asyncio.TimeoutError) as error:
         raise _refusal(error, place, patience, settings, keys, expected, witness.key) from error
+
+
+def _relayed(
+    settings: asyncssh.SSHClientConnectionOptions, relays: list[subprocess.Popen[bytes]]
+) -> socket.socket | None:
+    """This end of a ProxyCommand; None where there is none.
+
+    The library would start it too, but leaves it to a loop that is closed by then to learn of its end. It has a session
+    of its own, so that Ctrl-C does not cut the link over which the build is to be stopped.
+    """
+    command = settings.proxy_command
+    if not command:
+        return None
+    ours, theirs = socket.socketpair()
+    with theirs:
+        end = theirs.fileno()
+        relays.append(subprocess.Popen(list(command), stdin=end, stdout=end, start_new_session=True))
+    ours.setblocking(False)
+    return ours
 
 
 def _refusal(
