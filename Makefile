@@ -59,6 +59,10 @@ unit: setup  ## the unit tests
 test: setup  ## the whole test suite, in WORKERS processes (2)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=$(or $(WORKERS),2) --dist=loadfile
 
+test-device: setup  ## remote builds, over a real sshd on this machine
+	$(BIN)/pytest -q tests/device
+.PHONY: test-device
+
 fuzz: setup  ## prune FUZZ random nets (2000) and compare: new ones every time, at a rate of some 15 a second
 	EDGESLIM_FUZZ=$(or $(FUZZ),2000) $(BIN)/pytest -q tests/fuzz
 

@@ -13,6 +13,7 @@ from edgeslim.progress import Progress
 
 from . import engine_tables
 from .options import Json
+from .remote_build import REMOTE_PYTHON, Identity, Remote, RemoteDirectory, RemotePython, build_there
 from .screen import open_progress, out, print_json
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ Precisions = Annotated[
 ]
 
 
+_HERE = frozenset({"bundle", "cache", "json", "print_trtexec", "remote", "remote_python", "remote_dir", "identity"})
+"""Options that are for this machine, and not passed on to a board."""
+
+
 def run(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle.", metavar="BUNDLE")],
     backend: Backend = "tensorrt",
     precision: Precisions = None,
@@ -65,9 +71,32 @@ def run(
     print_trtexec: Annotated[
         bool, typer.Option("--print-trtexec", help="Build nothing: print the same build as lines for trtexec.")
     ] = False,
+    remote: Remote = None,
+    remote_python: RemotePython = REMOTE_PYTHON,
+    remote_dir: RemoteDirectory = None,
+    identity: Identity = None,
     json: Json = False,
 ) -> None:
-    """Build an engine of BUNDLE on this machine, run it on the golden vectors, and keep it beside the bundle."""
+    """Build an engine of BUNDLE on this machine, run it on the golden vectors, and keep it beside the bundle.
+
+    With --remote: on a board, by the edgeslim that is installed there.
+    """
+    if remote is not None:
+        if validation is not None or print_trtexec:
+            raise typer.BadParameter("--validation and --print-trtexec belong to this machine: leave out --remote")
+        from edgeslim.runtime.engines import engines_folder
+
+        build_there(
+            bundle,
+            remote,
+            _as_given(context),
+            cache or engines_folder(bundle),
+            remote_python=remote_python,
+            remote_dir=remote_dir,
+            identity=identity,
+            json=json,
+        )
+        return
     from edgeslim.exporter.engine import BuildOptions, build_engine, parse_bytes, parse_frames, parse_targets
     from edgeslim.runtime.validation import read_validation
 
@@ -106,6 +135,22 @@ def run(
         return
     for each in built:
         out.print(engine_tables.engine_table(each))
+
+
+def _as_given(context: typer.Context) -> list[str]:
+    """The options that were typed and are for whoever builds, as they could be typed again."""
+    words: list[str] = []
+    for option in context.command.params:
+        name, source = option.name or "", context.get_parameter_source(option.name or "")
+        if name in _HERE or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            words.append(option.opts[0] if value else option.secondary_opts[0])
+        else:
+            each = value if isinstance(value, (list, tuple)) else [value]
+            words += [word for one in each for word in (option.opts[0], str(one))]
+    return words
 
 
 def _tell_notes(built: list[Built], progress: Progress) -> None:
