@@ -5,6 +5,7 @@ from .bundle import Bundle, read_archive, read_bundle
 from .certificate import Certificate, Stage
 from .choose import AUTO, Choice, choose
 from .classify import Answer, classify
+from .engines import StoredEngine, engines_in
 from .golden import GoldenCase, GoldenReport
 from .manifest import (
     MANIFEST_NAME,
@@ -48,10 +49,12 @@ __all__ = [
     "Sizes",
     "SparseSpec",
     "Stage",
+    "StoredEngine",
     "TensorSpec",
     "Variant",
     "choose",
     "classify",
+    "engines_in",
     "load",
     "open_backend",
     "open_session",

@@ -39,6 +39,13 @@ def engines_folder(bundle: str | os.PathLike[str]) -> Path:
     return path.with_name(path.name + SUFFIX)
 
 
+def engines_in(
+    bundle: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None
+) -> tuple[StoredEngine, ...]:
+    """The engines of a bundle, whole or not, in the folder beside it or in another."""
+    return EngineStore(engines_folder(bundle) if folder is None else Path(folder)).engines()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEngine:
     """An engine on disk. path: the engine file."""

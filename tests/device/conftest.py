@@ -1,6 +1,6 @@
 """A board: a real sshd on this machine, a folder there, and a Python whose `edgeslim build` is a stand-in.
 
-The stand-in answers for what needs TensorRT. With EDGESLIM_REAL_BUILD=1 the tests that need no fault use the real verb.
+The stand-in fails in every way that a build may; test_remote_real.py has the real verb, with a real builder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from .heard import Heard
 from .sshd import BINARY, HOST, KEYGEN, Sshd, running_sshd
 
 ROOT = Path(__file__).parents[2]
-REAL = os.environ.get("EDGESLIM_REAL_BUILD") == "1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +37,8 @@ class Bench:
     """--remote-dir: a name that shells would trip over."""
     stand_in: Path
     python: Path
+    real_python: Path
+    """One whose `edgeslim build` is the real one."""
     cache: Path
     heard: Heard
 
@@ -119,7 +120,7 @@ def bench(sshds: dict[str, Sshd], way: str, tmp_path: Path, monkeypatch: pytest.
     python = write_script(
         tmp_path / "python there",
         f"export PYTHONPATH={paths} STAND_IN={shlex.quote(str(stand_in))}\n"
-        + ("" if REAL else f'if [ "$2 $3" = "edgeslim build" ]; then shift 3; exec {real} {program} "$@"; fi\n')
+        f'if [ "$2 $3" = "edgeslim build" ]; then shift 3; exec {real} {program} "$@"; fi\n'
         # The real one imports torch where it is installed, which takes seconds.
         + 'if [ "$2 $3" = \'edgeslim doctor\' ]; then echo \'{"board": "stand-in"}\'; exit; fi\n'
         + f'exec {real} "$@"\n',
@@ -130,6 +131,7 @@ def bench(sshds: dict[str, Sshd], way: str, tmp_path: Path, monkeypatch: pytest.
         folder=tmp_path / 'it\'s a $(touch trap) "board"; né',
         stand_in=stand_in,
         python=python,
+        real_python=write_script(tmp_path / "real python", f'export PYTHONPATH={paths}\nexec {real} "$@"\n'),
         cache=tmp_path / "engines",
         heard=Heard(),
     )

@@ -8,7 +8,10 @@ from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeslim.exporter.engine import Built
+    from edgeslim.runtime import Choice, StoredEngine
 
 
 def engine_table(built: Built) -> Table:
@@ -37,6 +40,31 @@ def engine_table(built: Built) -> Table:
         rows += [("", f"{layer}: {reason}") for layer, reason in record.on_gpu.items()]
     for name, value in rows:
         table.add_row(name, value)
+    return table
+
+
+def engines_table(engines: Sequence[StoredEngine]) -> Table:
+    """All engines of a bundle: for what each was built, and whether it was ever run."""
+    table = Table(title="engines", title_justify="left", box=box.SIMPLE)
+    for column in ("precision", "for", "TensorRT", "frames", "bytes", "golden vectors"):
+        table.add_column(column, overflow="fold", justify="right" if column == "bytes" else "left")
+    for engine in engines:
+        record, spec = engine.record, engine.record.spec
+        place = " ".join(word for word in (spec.where, spec.gpu) if word)
+        checked = "equal" if record.golden is not None else "never run"
+        size = f"{record.engine.bytes:,}"
+        table.add_row(spec.precision, place, f"{spec.backend} {spec.version}", str(spec.frames), size, checked)
+    return table
+
+
+def choice_table(choice: Choice, precision: str) -> Table:
+    """What runs the bundle here, and why not something else."""
+    table = Table(title=f"what runs {precision} here", title_justify="left", box=box.SIMPLE, show_header=False)
+    table.add_column("backend", style="bold", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    table.add_row(choice.backend, choice.reason)
+    for backend, reason in choice.passed_over.items():
+        table.add_row(f"not {backend}", reason, style="dim")
     return table
 
 

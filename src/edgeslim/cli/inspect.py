@@ -1,28 +1,53 @@
-"""`edgeslim inspect`: what is in a bundle, verified first."""
+"""`edgeslim inspect`: what is in a bundle, verified first, which engines there are of it, and what runs it here."""
 
 from __future__ import annotations
 
+import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import tables
+from . import engine_tables, tables, variant_tables
 from .options import Json
-from .screen import out, print_json
+from .screen import err, out, print_json
+
+if TYPE_CHECKING:
+    from edgeslim.runtime import Bundle, Choice
 
 
 def run(
     bundle: Annotated[Path, typer.Argument(help="A bundle, directory or archive.", metavar="BUNDLE")],
+    precision: Annotated[str, typer.Option(help="fp32, or a precision of the bundle: what would run that.")] = "fp32",
+    cache: Annotated[Path | None, typer.Option(help="Folder of engines; BUNDLE.engines by default.")] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="The layers of the engine that would run here, as TensorRT made them.")
+    ] = False,
+    write_model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the graph of --precision as an ONNX file.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Show what BUNDLE takes and gives, its certificate, its coverage and where it came from."""
+    """Show what BUNDLE takes and gives, its certificate, its coverage, its precisions and engines, and what runs it."""
     from edgeslim import schema
-    from edgeslim.runtime import read_bundle
+    from edgeslim.runtime import choose, engines_in, read_bundle
 
-    manifest = read_bundle(bundle).manifest
+    whole = read_bundle(bundle)
+    if write_model is not None:
+        _write(whole, precision, write_model)
+        return
+    choice, stored = choose(whole, precision=precision, engines=cache), engines_in(bundle, cache)
+    if layers:
+        _print_layers(choice)
+        return
+    manifest = whole.manifest
     if json:
-        print_json(schema.dumps(manifest))
+        # The keys of the manifest are the bundle's own; what is said of this machine stands beside them.
+        machine = {
+            "engines": [schema.to_json(engine.record) for engine in stored],
+            "choice": {"backend": choice.backend, "reason": choice.reason, "passed_over": choice.passed_over},
+        }
+        print_json(json_module.dumps({**schema.to_json(manifest), "here": machine}, indent=2))  # type: ignore[dict-item]
         return
     for table in (
         tables.manifest_table(manifest),
@@ -30,4 +55,30 @@ def run(
         tables.coverage_table(manifest.coverage),
     ):
         out.print(table)
+    if manifest.variants:
+        out.print(variant_tables.variants_table(manifest.variants))
+        for variant in manifest.variants:
+            for table in variant_tables.details(variant):
+                out.print(table)
+    if stored:
+        out.print(engine_tables.engines_table(stored))
+    out.print(engine_tables.choice_table(choice, precision))
     out.print(tables.certificate_line(manifest.certificate), highlight=False)
+
+
+def _write(bundle: Bundle, precision: str, path: Path) -> None:
+    from edgeslim.atomic import write_bytes
+
+    data = bundle.graph(precision)
+    write_bytes(path, data)
+    err.print(f"{len(data):,} bytes written to {path}", highlight=False, soft_wrap=True)
+
+
+def _print_layers(choice: Choice) -> None:
+    """The layers as JSON: their form is TensorRT's own, and differs between versions."""
+    from edgeslim.errors import EngineError
+
+    if choice.engine is None or choice.engine.layers is None:
+        why = "it was never loaded on a GPU" if choice.engine is not None else f"what runs here is {choice.backend}"
+        raise EngineError(f"there is no account of an engine's layers: {why}", "run `edgeslim build` on the GPU")
+    print_json(choice.engine.layers)
