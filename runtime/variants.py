@@ -133,7 +133,7 @@ class Variant:
     """Empty unless the groups were chosen by measurement."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name == MODEL:
+        if not is_variant_name(self.name):
             raise ValueError(f"variant name {self.name!r}: give up to 40 of a-z, 0-9, . _ -, and not {MODEL!r}")
         if self.precision == MODEL:
             raise ValueError(f"variant {self.name!r} is said to be {MODEL}, which is the model itself")
@@ -147,3 +147,8 @@ class Variant:
         for name, value in (*self.metrics.items(), *self.model_metrics.items()):
             if not math.isfinite(value):
                 raise ValueError(f"variant {self.name!r}: {name} is {value}; leave out what could not be computed")
+
+
+def is_variant_name(name: str) -> bool:
+    """True for up to 40 of a-z, 0-9, . _ -, a letter or digit first, that are not the model's own name."""
+    return _NAME.fullmatch(name) is not None and name != MODEL

@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeslim.errors import ConfigError, first_line
+from edgeslim.errors import ConfigError
 from edgeslim.exporter.foreign.feeds import Arrays, InputSpec
+from edgeslim.runtime.npz import read_npz
 
 Calibration = NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
 """Real inputs, (N, ...): of the one graph input, or of each by name."""
 
-_LARGEST_BYTES = 1 << 32
-"""More than a sample of real inputs needs, and what a small archive can claim to hold."""
-
 
 def read_calibration(path: str | os.PathLike[str]) -> dict[str, NDArray[np.generic]]:
     """The arrays of an .npz file (no pickles). Raises ConfigError."""
-    path = Path(path)
-    try:
-        with open(path, "rb") as opened, zipfile.ZipFile(opened) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-            if claimed > _LARGEST_BYTES:
-                raise ValueError(f"it unpacks to {claimed:,} bytes, at most {_LARGEST_BYTES:,} are read")
-            opened.seek(0)
-            with np.load(opened, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
-        raise ConfigError(
-            f"calibration {path} cannot be read: {first_line(error)}",
-            "write it with numpy.savez(path, input_name=images), images (N, ...) as the net takes them",
-        ) from error
+    return read_npz(
+        path,
+        error=ConfigError,
+        hint="write it with numpy.savez(path, input_name=images), images (N, ...) as the net takes them",
+    )
 
 
 def samples(specs: tuple[InputSpec, ...], calibration: Calibration | None) -> tuple[Arrays, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from edgeslim.exporter.precision import Fp16Options, Int8Options
-from edgeslim.exporter.precision.variants import VariantRequest
+from edgeslim.exporter.precision.request import VariantRequest
 
 from .recipe_base import NonNegativeFloat, PositiveInt, Section
 

@@ -21,21 +21,15 @@ import onnx
 import onnx_ir as ir
 
 from edgeslim.errors import BudgetError, ConfigError, DataError
-from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.exporter.precision import Calibration, Int8Options, Sample, open_calibration, simulate
-from edgeslim.exporter.precision.variants import (
-    MOST_LOSS,
-    Typed,
-    VariantRequest,
-    as_batches,
-    judge,
-    make_typed,
-    score_outputs,
-)
+from edgeslim.exporter.precision.judge import Typed, judge, score_outputs
+from edgeslim.exporter.precision.request import VariantRequest
+from edgeslim.exporter.precision.variants import as_batches, make_typed, put_variants
 from edgeslim.progress import Progress
 from edgeslim.runtime import Bundle, GroupChoice, Variant, open_backend, read_bundle
 from edgeslim.runtime.backends import Backend
-from edgeslim.runtime.validation import ValidationSet, main_score
+from edgeslim.runtime.validation import ValidationSet, check_validation, main_score
+from edgeslim.runtime.variants import Precision
 
 from ..clock import NS_PER_MS
 from ..compare import MIN_SAMPLES, interleave, speedup
@@ -46,6 +40,7 @@ from .groups import Group, neighbours
 OpenGraph = Callable[[bytes], Backend]
 """ONNX bytes -> the net on the device's engine, ready to run."""
 _WARM_RUNS = 5
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,24 +66,31 @@ class _Search:
     bundle: Bundle
     model: ir.Model
     request: VariantRequest
+    int8: Int8Options
     calibration: Calibration
     validation: ValidationSet
     options: SearchOptions
     open_graph: OpenGraph
     score: str
+    layers: frozenset[str] = frozenset()
+    """All that can be int8."""
+
+    @property
+    def rest(self) -> Precision:
+        """What a group is that is not int8."""
+        return "fp16" if self.request.half else "fp32"
 
     def typed(self, floats: Sequence[Group]) -> Typed:
-        """The graph with these groups in fp32."""
-        options = self.request.options
-        assert isinstance(options, Int8Options)
-        kept = options.keep_float | {name for group in floats for name in group.layers}
-        return make_typed(
-            self.model, replace(self.request, options=replace(options, keep_float=kept)), self.calibration
-        )
+        """The graph without these groups in int8; where that are all, the model as it is."""
+        kept = self.int8.keep_float | {name for group in floats for name in group.layers}
+        if floats and kept >= self.layers:
+            return Typed(model=self.model, layers=(), notes={}, settings={})
+        options = replace(self.int8, keep_float=kept)
+        return make_typed(self.model, replace(self.request, options=options), self.calibration)
 
     def scored(self, model: ir.Model) -> float:
-        """The main score on the validation images."""
-        return score_outputs(simulate(model), self.bundle, self.validation)[self.score]
+        """The main score on the validation images; 0 where the net leaves nothing to count."""
+        return score_outputs(self.request.open(model), self.bundle, self.validation).get(self.score, 0.0)
 
     def compared(self, slower: ir.Model, faster: ir.Model) -> tuple[Speedup, float]:
         """How much faster the second is, and the median of it in ms."""
@@ -129,8 +131,10 @@ def search_precision(
     if not isinstance(request.options, Int8Options):
         raise ConfigError("only int8 is searched group by group", "float16 has its islands by a range check")
     whole, chosen = read_bundle(bundle), options or SearchOptions()
+    check_validation(validation, whole.manifest, str(whole.path))
+    progress.stage(f"precision {request.name}")
     model = ir.from_proto(onnx.load_model_from_string(whole.model))
-    calibration = open_calibration(model, as_batches(frames), images)
+    calibration = open_calibration(model, as_batches(frames, whole.manifest), images)
     scores = score_outputs(simulate(model), whole, validation)
     main = main_score(scores)
     if main is None:
@@ -139,6 +143,7 @@ def search_precision(
         bundle=whole,
         model=model,
         request=request,
+        int8=request.options,
         calibration=calibration,
         validation=validation,
         options=chosen,
@@ -147,14 +152,14 @@ def search_precision(
     )
     typed, choices = _choose(search, scores[main], progress)
     variant = judge(whole, model, typed, request, calibration, validation, choices)
-    others = tuple(v for v in whole.manifest.variants if v.name != variant.name)
-    amend_bundle(bundle, variants=(*others, variant), files={variant.file: _bytes(typed.model)})
+    put_variants(bundle, whole, (variant,), {variant.file: _bytes(typed.model)})
     return variant
 
 
 def _choose(search: _Search, wanted: float, progress: Progress) -> tuple[Typed, tuple[GroupChoice, ...]]:
     """The best mixture, and the table of what each group gained and lost. Raises BudgetError where none is faster."""
     low = search.typed(())
+    search = replace(search, layers=frozenset(low.layers))
     lowest = search.scored(low.model)
     groups = neighbours(low.layers, search.options.groups)
     progress.stage("precision search", len(groups))
@@ -163,52 +168,54 @@ def _choose(search: _Search, wanted: float, progress: Progress) -> tuple[Typed, 
         mixed = search.typed((group,))
         ratio, low_ms = search.compared(mixed.model, low.model)
         loss = search.scored(mixed.model) - lowest
-        rows.append(_row(group, ratio, low_ms, loss))
+        rows.append(_row(group, ratio, low_ms, loss, search.rest))
         progress.step(number + 1, {search.score: lowest + loss})
-    if all(row.precision == "fp32" for row in rows):  # neighbours share conversions: perhaps all together pay
+    if all(row.precision != "int8" for row in rows):  # neighbours share conversions: perhaps all together pay
         rows = [replace(row, precision="int8", reason="no group pays by itself, all together may") for row in rows]
     typed = _within_budget(search, groups, rows, wanted)
     kept = sum(row.precision == "int8" for row in rows)
     if not kept:
         raise BudgetError(
-            f"all of {search.bundle.manifest.name} would have to stay fp32 to keep {search.score} within its budget",
-            "allow a larger loss with --max-loss, give more calibration images, or ship fp16",
+            f"no layer of {search.bundle.manifest.name} can be int8 with {search.score} at most "
+            f"{search.request.allowed_loss:g} below {wanted:.4f}",
+            "allow a larger loss, give more calibration images, or ship fp16; the bundle is as it was",
         )
     ratio, milliseconds = search.compared(search.model, typed.model)
     if ratio.low <= 1.0:
         raise BudgetError(
             f"int8 does not make {search.bundle.manifest.name} faster here: the best mixture is {ratio.ratio:.2f}x as "
             f"fast as fp32 ({ratio.low:.2f} to {ratio.high:.2f})",
-            "ship fp32 or fp16 here, or search on the device that will run it",
+            "ship fp32 or fp16 here, or search on the device that will run it; the bundle is as it was",
         )
     progress.note(f"{kept} of {len(groups)} groups are int8, {ratio.ratio:.2f}x as fast as fp32")
-    whole = _row(Group(name="the whole net", layers=()), ratio, milliseconds, wanted - search.scored(typed.model))
+    loss = wanted - search.scored(typed.model)
+    whole = replace(
+        _row(Group(name="the whole net", layers=()), ratio, milliseconds, loss, search.rest),
+        reason="beside fp32 throughout",
+    )
     return typed, (*rows, whole)
 
 
 def _within_budget(search: _Search, groups: Sequence[Group], rows: list[GroupChoice], wanted: float) -> Typed:
     """The graph whose score is within the budget; groups go back to fp32 in `rows` until it is, or none is left."""
-    budget = MOST_LOSS["int8"] if search.request.most_loss is None else search.request.most_loss
     while True:
-        floats = [group for group, row in zip(groups, rows) if row.precision == "fp32"]
-        if len(floats) == len(groups):
-            return Typed(model=search.model, layers=(), notes={}, settings={})
+        floats = [group for group, row in zip(groups, rows) if row.precision != "int8"]
         typed = search.typed(floats)
-        missing = wanted - search.scored(typed.model) - budget
-        if missing <= 0:
+        missing = wanted - search.scored(typed.model) - search.request.allowed_loss
+        if missing <= _ROUNDING or len(floats) == len(groups):
             return typed
         index = _dearest(rows)
         reason = f"the score was {missing:.4f} short of its budget, and this group lost most for its time"
-        rows[index] = replace(rows[index], precision="fp32", reason=reason)
+        rows[index] = replace(rows[index], precision=search.rest, reason=reason)
 
 
-def _row(group: Group, ratio: Speedup, low_ms: float, loss: float) -> GroupChoice:
-    """ratio: of the net with this group in fp32 to the one with all groups low."""
+def _row(group: Group, ratio: Speedup, low_ms: float, loss: float, rest: Precision) -> GroupChoice:
+    """ratio: of the net without this group in int8 to the one with all groups low."""
     pays = ratio.low > 1.0
     return GroupChoice(
         group=group.name,
         layers=group.layers,
-        precision="int8" if pays else "fp32",
+        precision="int8" if pays else rest,
         gain_ms=(ratio.ratio - 1.0) * low_ms,
         gain_low_ms=(ratio.low - 1.0) * low_ms,
         gain_high_ms=(ratio.high - 1.0) * low_ms,

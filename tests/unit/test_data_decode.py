@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from edgeslim.errors import DataError
+from edgeslim.exporter.pictures import MAX_PIXELS
 from edgeslim.trainer.data import DecodeError, decode_image, decode_mask
-from edgeslim.trainer.data.decode import MAX_PIXELS
 
 
 def picture(height: int = 6, width: int = 8) -> np.ndarray:

@@ -15,7 +15,7 @@ from .options import Json, Threads
 from .screen import open_progress, out, print_json
 
 if TYPE_CHECKING:
-    from edgeslim.exporter.precision.variants import VariantRequest
+    from edgeslim.exporter.precision.request import VariantRequest
     from edgeslim.runtime import Variant
 
 
@@ -122,7 +122,7 @@ def _request(
     max_loss: float | None,
 ) -> VariantRequest:
     from edgeslim.exporter.precision import Fp16Options, Int8Options
-    from edgeslim.exporter.precision.variants import VariantRequest
+    from edgeslim.exporter.precision.request import VariantRequest
 
     if kind is Kind.fp16:
         return VariantRequest(name=name, options=Fp16Options(keep=frozenset(keep)), most_loss=max_loss)
