@@ -21,6 +21,7 @@ FrameSize = tuple[int, int, int]
 """(frames in a batch, height, width)."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,3 +153,16 @@ class Variant:
 def is_variant_name(name: str) -> bool:
     """True for up to 40 of a-z, 0-9, . _ -, a letter or digit first, that are not the model's own name."""
     return _NAME.fullmatch(name) is not None and name != MODEL
+
+
+def runs_on(variant: Variant) -> str:
+    """The engines that a variant is for, in words."""
+    if not variant.onnxruntime:
+        return "TensorRT"
+    return "ONNX Runtime" if variant.placement == "onnxruntime" else "TensorRT, ONNX Runtime"
+
+
+def made_with(variant: Variant) -> str:
+    """A variant's settings in a line; hashes are for machines."""
+    shown = (f"{name} {value}" for name, value in variant.settings.items() if not _HASH.fullmatch(value))
+    return ", ".join(shown)

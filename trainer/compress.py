@@ -2,6 +2,7 @@
 
 data -> dense -> sparse -> round-k -> final     (stages)
 dense.bundle, compact.bundle                    (export, each with its certificate)
+further precisions of the compact net           (from training images, scored on validation images)
 scores on the test images, by the bundles       (the only place that reads them)
 latency and memory, side by side                (bench)
 result.json, report.html
@@ -34,7 +35,7 @@ from .compact import shrink_state
 from .evaluate import FrameRunner
 from .kinds.protocol import Examples
 from .outcome import Outcome, net_of
-from .precisions import make_precisions
+from .precisions import make_precisions, write_validation
 from .pruned import PrunedModel
 from .ranks import ALONE, Ranks
 from .recipe import Recipe
@@ -79,6 +80,7 @@ def compress(recipe: Recipe, directory: Path, progress: Progress, command: str =
     trained = train_and_prune(workspace, log)
     workspace.save_recipe()
     bundles = export_both(workspace, trained, log)
+    write_validation(workspace)
     make_precisions(workspace, bundles[1], log)
     manifests = [score_bundle(workspace, bundle, log) for bundle in bundles]
     result = _bench(recipe, bundles, log)
@@ -237,6 +239,7 @@ def _outcome(
         certificate=compact.certificate,
         coverage=compact.coverage,
         coverage_summary=Coverage(compact.coverage).summary,
+        precisions=compact.variants,
         bundle=str(bundles[1]),
         report=str(report),
         stages=trained.scores,

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from edgeslim.bench.result import Side, Speedup
 from edgeslim.runtime.certificate import Certificate
 from edgeslim.runtime.manifest import LayerCoverage, Manifest
+from edgeslim.runtime.variants import Variant
 from edgeslim.schema import dumps
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: `precisions`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,10 @@ class Net:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run produced. stages: training stage -> scores on the validation images."""
+    """What a run produced.
+
+    precisions: of the compact net, beside fp32.  stages: training stage -> scores on the validation images.
+    """
 
     schema: int = SCHEMA
     name: str
@@ -49,6 +54,7 @@ class Outcome:
     certificate: Certificate
     coverage: tuple[LayerCoverage, ...]
     coverage_summary: str
+    precisions: tuple[Variant, ...]
     bundle: str
     report: str
     stages: Mapping[str, Mapping[str, float]]

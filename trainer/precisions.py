@@ -6,9 +6,10 @@ from pathlib import Path
 
 from edgeslim.atomic import write_bytes
 from edgeslim.bench.precision import SearchOptions, search_precision
+from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.exporter.precision.variants import add_variants
 from edgeslim.progress import Progress
-from edgeslim.runtime import Variant
+from edgeslim.runtime import Bundle, Variant
 from edgeslim.runtime.validation import ValidationSet, make_validation, validation_bytes
 
 from .workspace import Workspace
@@ -24,24 +25,44 @@ def make_precisions(workspace: Workspace, bundle: Path, progress: Progress) -> t
     sections = workspace.recipe.precisions
     if not sections:
         return ()
-    data = write_validation(workspace)
-    made = []
+    data = validation_set(workspace)
+    made: list[Variant] = []
     for section in sections:
         frames = workspace.kind.training_frames(section.images, workspace.image.multiple)
+        request = section.request
         if len(frames) < section.images:
-            progress.note(
-                f"precision {section.name or section.kind}: {len(frames)} of {section.images} images are there"
-            )
+            progress.note(f"precision {request.name} asks for {section.images} images, there are {len(frames)}")
         if section.search:
             options = SearchOptions(groups=section.groups, threads=workspace.recipe.bench.threads)
-            made.append(search_precision(bundle, section.request, frames, data, options=options, progress=progress))
+            made.append(search_precision(bundle, request, frames, data, options=options, progress=progress))
         else:
-            made += add_variants(bundle, [section.request], frames, validation=data, progress=progress)
+            made += add_variants(bundle, [request], frames, validation=data, progress=progress)
     return tuple(made)
 
 
-def write_validation(workspace: Workspace) -> ValidationSet:
-    """The validation images and their answers, as a set that is also written into the run's directory."""
-    frames, targets = workspace.kind.validation_set(workspace.image.multiple)
-    write_bytes(workspace.directory / VALIDATION, validation_bytes(frames, targets))
-    return make_validation(frames, targets, str(workspace.directory / VALIDATION))
+def take_precisions(workspace: Workspace, measured: Bundle, bundle: Path) -> bool:
+    """Put the precisions that the recipe names into `bundle` as they are in `measured`, a bundle of the same model.
+
+    A search is then not repeated on another machine. Returns False, and does nothing, where one is not there.
+    """
+    names = [section.request.name for section in workspace.recipe.precisions]
+    there = {variant.name: variant for variant in measured.manifest.variants}
+    if not set(names) <= there.keys():
+        return False
+    variants = tuple(there[name] for name in names)
+    amend_bundle(bundle, variants=variants, files={v.file: measured.files[v.file] for v in variants})
+    return True
+
+
+def validation_set(workspace: Workspace) -> ValidationSet:
+    """The validation images and their answers."""
+    return make_validation(*workspace.kind.validation_set(workspace.image.multiple), "the recipe's validation images")
+
+
+def write_validation(workspace: Workspace) -> None:
+    """Write that set into the run's directory, where the recipe has precisions to score by it; else there is none."""
+    path = workspace.directory / VALIDATION
+    if workspace.recipe.precisions:
+        write_bytes(path, validation_bytes(*workspace.kind.validation_set(workspace.image.multiple)))
+    else:
+        path.unlink(missing_ok=True)

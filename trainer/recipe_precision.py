@@ -11,6 +11,8 @@ from edgeslim.exporter.precision.request import VariantRequest
 
 from .recipe_base import NonNegativeFloat, PositiveInt, Section
 
+_OF_BOTH = frozenset({"kind", "name", "images", "max_loss"})
+
 
 class PrecisionSection(Section):
     """One further precision of the pruned net, made from training images and scored on the validation images."""
@@ -36,8 +38,10 @@ class PrecisionSection(Section):
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> PrecisionSection:
-        if self.kind == "fp16" and (self.search or self.half or self.equalize):
-            raise ValueError("search, half and equalize are for int8: leave them out with kind fp16")
+        fields = type(self).model_fields.items()  # a recipe as it was resolved names them all
+        changed = [name for name, field in fields if name not in _OF_BOTH and getattr(self, name) != field.default]
+        if self.kind == "fp16" and changed:
+            raise ValueError(f"{', '.join(changed)} is for int8: leave it out with kind fp16")
         return self
 
     @property

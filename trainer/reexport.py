@@ -10,10 +10,11 @@ import torch
 from edgeslim.errors import BundleError, CheckpointError, ConfigError, UnsupportedGraphError, first_line
 from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.progress import Progress
-from edgeslim.runtime import Manifest, read_bundle
+from edgeslim.runtime import Bundle, read_bundle
 
 from .checkpoint import Checkpoint, check_fit, load_checkpoint, load_state
 from .compress import REPORT, export_net, score_bundle
+from .precisions import make_precisions, take_precisions
 from .pruned import PrunedModel
 from .recipe import Recipe
 from .recipe_file import parse_recipe
@@ -27,7 +28,8 @@ def export_run(
 ) -> Path:
     """Write `bundle` from the checkpoints in `run`. Raises CheckpointError if the run has not come so far.
 
-    If it has the same model as the bundle that the run measured, it also carries the run's report.
+    If it has the same model as the bundle that the run measured, it also carries the run's report and the precisions
+    as they were measured then; else those that the recipe names are made anew.
     """
     kind = "dense" if dense else "compact"
     recipe_file = run / "recipe.json"
@@ -63,11 +65,15 @@ def export_run(
         last = _finished(workspace, stage)
         check_fit(last, workspace.stage(stage), workspace.key(stage), module)
         net.load_dense_state(last.model)
+    measured = _intact(run / f"{kind}.bundle")  # before it is written over, if that is what was asked for
     path = export_net(workspace, net, kind, progress, bundle, archive)
-    manifest = score_bundle(workspace, path, progress)
-    report = _report(run / f"{kind}.bundle", manifest)
-    if report is not None:
-        amend_bundle(path, files={REPORT: report})
+    if measured is not None and measured.manifest.model_entry != read_bundle(path).manifest.model_entry:
+        measured = None
+    if not dense and (measured is None or not take_precisions(workspace, measured, path)):
+        make_precisions(workspace, path, progress)
+    score_bundle(workspace, path, progress)
+    if measured is not None and REPORT in measured.files:
+        amend_bundle(path, files={REPORT: measured.files[REPORT]})
     return path
 
 
@@ -93,11 +99,8 @@ def _finished(workspace: Workspace, stage: str) -> Checkpoint:
     return saved
 
 
-def _report(measured: Path, manifest: Manifest) -> bytes | None:
-    """The report in the run's own bundle, if that is intact and its model is the one of `manifest`."""
+def _intact(path: Path) -> Bundle | None:
     try:
-        bundle = read_bundle(measured)
+        return read_bundle(path)
     except BundleError:
         return None
-    same = bundle.manifest.model_entry == manifest.model_entry
-    return bundle.files.get(REPORT) if same else None

@@ -23,6 +23,7 @@ from .answers import AnswerExample, sheet
 from .comparison import Tone
 from .examples import Example, gallery
 from .numbers import BYTES, count, error, percent, quantity, score
+from .precisions import precisions
 
 __all__ = ["AnswerExample", "Example", "ReportData", "render"]
 
@@ -67,6 +68,7 @@ def render(data: ReportData) -> str:
         "warnings": warnings,
         "notes": data.notes,
         "groups": comparison.comparison(data.dense, data.compact, data.bench),
+        "precisions": precisions(data.compact),
         "plots": _plots(data),
         "stages": _stage_scores(data.stages),
         "gallery": gallery(masks, data.compact.classes) if masks else None,

@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from . import tables
+from . import tables, variant_tables
 from .options import Devices, Fresh, Json, NumNodes, Overrides, RecipeFile, RunDirectory, StrategyName
 from .processes import run_of_ranks
 from .screen import out, print_json
@@ -43,6 +43,11 @@ def run(
         return
     out.print(tables.outcome_table(outcome))
     out.print(tables.stages_table(outcome))
+    if outcome.precisions:
+        out.print(variant_tables.variants_table(outcome.precisions))
+        for variant in outcome.precisions:
+            if variant.search:
+                out.print(variant_tables.search_table(variant.name, variant.search))
     out.print(outcome.coverage_summary, highlight=False)
     out.print(tables.certificate_line(outcome.certificate), highlight=False)
     out.print(f"bundle  {outcome.bundle}\nreport  {outcome.report}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,7 +34,9 @@ def run(
     ],
     precision: Annotated[list[Kind] | None, typer.Option(help="fp16 or int8; may be repeated.")] = None,
     name: Annotated[str | None, typer.Option(help="Another name for the precision, with a single --precision.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="How many calibration images; all by default.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="How many calibration images; all there are by default, at most 256.")
+    ] = None,
     validation: Annotated[Path | None, typer.Option(help="An .npz of frames and targets to count scores on.")] = None,
     max_loss: Annotated[
         float | None, typer.Option(min=0.0, help="How far the score may fall: 0.001 in fp16, 0.005 in int8.")
@@ -70,6 +73,10 @@ def run(
     kinds = tuple(dict.fromkeys(asked))
     if name is not None and len(kinds) != 1:
         raise typer.BadParameter("--name belongs to a single --precision")
+    if search and (validation is None or kinds != (Kind.int8,)):
+        raise typer.BadParameter("--search needs --precision int8 and --validation")
+    if (half or equalize) and Kind.int8 not in kinds:
+        raise typer.BadParameter("--half and --equalize are for --precision int8")
     requests = [
         _request(
             kind,
@@ -85,12 +92,12 @@ def run(
         )
         for kind in kinds
     ]
-    frames = read_frames(calibration, read_bundle(bundle).manifest.image, images)
-    data = None if validation is None else read_validation(validation)
+    image = read_bundle(bundle).manifest.image
     with open_progress() as progress:
-        if search:
-            if data is None or kinds != (Kind.int8,):
-                raise typer.BadParameter("--search needs --precision int8 and --validation")
+        progress.stage("data")
+        frames = read_frames(calibration, image, images)
+        data = None if validation is None else read_validation(validation)
+        if search and data is not None:
             from edgeslim.bench.precision import SearchOptions, search_precision
 
             options = SearchOptions(groups=groups, threads=threads)
@@ -101,7 +108,7 @@ def run(
         if data is None:
             progress.note("no --validation was given: what the precision costs in score is not known")
     if json:
-        print_json(schema.dumps(variants))
+        print_json(json_module.dumps({"bundle": str(bundle), "precisions": schema.to_json(variants)}, indent=2))
         return
     out.print(variant_tables.variants_table(variants))
     for variant in variants:

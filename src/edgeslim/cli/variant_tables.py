@@ -9,14 +9,16 @@ from rich.table import Table
 
 from edgeslim.runtime import GroupChoice, Variant
 from edgeslim.runtime.validation import main_score
+from edgeslim.runtime.variants import made_with, runs_on
 
 
 def variants_table(variants: Sequence[Variant]) -> Table:
-    """One row a precision: what it weighs, how far it is from fp32, what it scores beside it."""
+    """One row a precision: what it weighs, how far it is from fp32, what it scores beside it, and what runs it."""
     table = Table(title="precisions", title_justify="left", box=box.SIMPLE)
-    table.add_column("name", style="bold")
-    for column in ("weights", "distance", "score", "fp32", "made with"):
-        table.add_column(column, justify="left" if column == "made with" else "right", overflow="fold")
+    table.add_column("name", style="bold", overflow="fold")
+    for column in ("weights", "distance", "score", "fp32"):
+        table.add_column(column, justify="right", overflow="fold")
+    table.add_column("for", overflow="fold")
     for variant in variants:
         main = main_score(variant.model_metrics)
         score, model = (
@@ -24,20 +26,23 @@ def variants_table(variants: Sequence[Variant]) -> Table:
             if main is not None and main in variant.metrics
             else ("not measured", "")
         )
-        made = ", ".join(f"{name} {value}" for name, value in variant.settings.items() if name != "validation")
         distance = f"{variant.deviation.relative_rms:.2%}"
-        table.add_row(variant.name, f"{variant.weight_bytes:,} B", distance, score, model, made)
+        table.add_row(variant.name, f"{variant.weight_bytes:,} B", distance, score, model, runs_on(variant))
     return table
 
 
 def details(variant: Variant) -> Iterator[Table]:
-    """What stayed in fp32 and why, and what a search found, where there is any of it."""
+    """What it was made with, what stayed in fp32 and why, and what a search found, where there is any of it."""
+    made = Table(title=f"{variant.name}: made with", title_justify="left", box=box.SIMPLE, show_header=False)
+    made.add_column("", overflow="fold")
+    made.add_row(made_with(variant))
+    yield made
     if variant.islands:
         table = Table(title=f"{variant.name}: in fp32", title_justify="left", box=box.SIMPLE)
-        table.add_column("node", overflow="fold")
-        table.add_column("reason", overflow="fold")
-        for node, reason in variant.islands.items():
-            table.add_row(node, reason)
+        table.add_column("because", overflow="fold")
+        table.add_column("nodes", overflow="fold")
+        for reason in dict.fromkeys(variant.islands.values()):
+            table.add_row(reason, ", ".join(node for node, why in variant.islands.items() if why == reason))
         yield table
     if variant.search:
         yield search_table(variant.name, variant.search)
@@ -46,7 +51,7 @@ def details(variant: Variant) -> Iterator[Table]:
 def search_table(name: str, choices: Sequence[GroupChoice]) -> Table:
     """What every group of layers gained in time and lost in score, and what was decided."""
     table = Table(title=f"{name}: measured group by group", title_justify="left", box=box.SIMPLE)
-    for column in ("group", "precision", "gain, ms", "interval", "loss", "why"):
+    for column in ("group", "is", "gain, ms", "interval", "loss", "because"):
         table.add_column(column, justify="right" if column in ("gain, ms", "loss") else "left", overflow="fold")
     for choice in choices:
         interval = (
