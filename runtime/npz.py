@@ -40,7 +40,11 @@ def read_npz(
                 raise ValueError(f"it unpacks to {claimed:,} bytes, at most {most_bytes:,} are read")
             opened.seek(0)
             with np.load(opened, allow_pickle=False) as arrays:
-                return {name: np.asarray(arrays[name]) for name in wanted}
+                found = {name: arrays[name] for name in wanted}
+        strange = [name for name, array in found.items() if not isinstance(array, np.ndarray)]
+        if strange:
+            raise ValueError(f"{strange[0]!r} is no array")
+        return found
     except MemoryError:
         raise
     except Exception as problem:  # foreign bytes: what NumPy and zipfile raise on them is an open set

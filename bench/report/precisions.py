@@ -42,7 +42,7 @@ class SearchRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precisions:
-    """metric: in words, "" where nothing was scored. images: how many it was scored on, in words."""
+    """metric: in words, "" where nothing was scored. images: "48 images", what it was scored on."""
 
     metric: str
     images: str
@@ -64,7 +64,7 @@ def precisions(manifest: Manifest) -> Precisions | None:
     seen = {v.validation_images for v in variants if v.validation_images is not None}
     return Precisions(
         metric=metric_name(main) if main else "",
-        images=" or ".join(f"{count:,}" for count in sorted(seen)),
+        images=" or ".join(f"{count:,}" for count in sorted(seen)) + (" image" if seen == {1} else " images"),
         rows=(model, *(_row(v, size, main) for v, size in zip(variants, sizes[1:]))),
         searches=tuple((v.name, tuple(map(_choice, v.search))) for v in variants if v.search),
     )

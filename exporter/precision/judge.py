@@ -21,7 +21,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from edgeslim.errors import CertificateError
+from edgeslim.errors import CertificateError, EdgeslimError
 from edgeslim.runtime import Bundle, Deviation, GoldenSpec, GroupChoice, Precision, Variant, open_backend
 from edgeslim.runtime.golden import verify_cases
 from edgeslim.runtime.validation import ValidationSet, main_score, score
@@ -34,6 +34,7 @@ from .int8 import Int8Options
 from .layers import compare_layers
 from .request import VariantRequest
 from .simulate import Outputs, simulate
+from .typed import with_types
 
 LARGEST_RMS: Mapping[Precision, float] = {"fp16": 0.02, "int8": 0.5}
 """Relative rms on real frames from which a variant is refused whatever it scores: noise as loud as that is a fault."""
@@ -122,7 +123,10 @@ def judge(
 
 def _worst_layers(model: ir.Model, typed: ir.Model, frames: Calibration) -> str:
     """Where the loss begins and where it is largest, by the names of layers."""
-    return compare_layers(model, typed, frames.part(0, 2)).describe()
+    try:
+        return compare_layers(with_types(model), with_types(typed), frames.part(0, 2)).describe()
+    except EdgeslimError as error:  # a refusal stands, whether or not the layers can be told
+        return f"its layers could not be compared: {error.message}"
 
 
 def _loss(own: Mapping[str, float], theirs: Mapping[str, float]) -> float | None:

@@ -55,7 +55,7 @@ def test_the_result_has_scores_of_a_classification(run: Path) -> None:
 def test_the_bundle_answers_as_it_was_scored(run: Path) -> None:
     bundle = read_bundle(run / "compact.bundle")
     manifest = bundle.manifest
-    assert (manifest.task, manifest.schema, manifest.classes[3]) == ("classification", 2, "cat")
+    assert (manifest.task, manifest.schema, manifest.classes[3]) == ("classification", 3, "cat")
     assert [o.layout for o in manifest.outputs] == ["NC"]
     raw = np.fromfile(run.parent / "cifar" / "test_batch.bin", np.uint8).reshape(TEST, -1)
     frames = np.ascontiguousarray(raw[:, 1:].reshape(TEST, 3, 32, 32).transpose(0, 2, 3, 1))

@@ -45,7 +45,7 @@ def test_a_run_with_pruned_weights(tmp_path: Path, cli: Cli) -> None:
         f"{sizes.nonzero_weights:,} of {sizes.weights:,} are not zero",
         f"{sizes.compression:.2f}x = {sizes.dense_weights:,} weights of the dense net / {sizes.nonzero_weights:,}",
         f"{stored:,} B in model.sparse, {len(bundle.model) / stored:.2f}x less than model.onnx",
-        "schema 2",
+        "schema 3",
     ):
         assert words in " ".join(shown.stdout.split()), words
     table = json.loads(cli("inspect", run / "compact.bundle", "--json").stdout)
