@@ -6,6 +6,7 @@ model (fp32) + calibration frames -> float16 or int8 graph -> distance on real f
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
@@ -86,6 +87,9 @@ def make_typed(model: ir.Model, request: VariantRequest, calibration: Calibratio
     images = {"calibration images": str(calibration.images), "calibration": digest(calibration)}
     if isinstance(options, Fp16Options):
         return _halved(Typed(model=model, layers=(), notes={}, settings=images), options, calibration)
+    for name in sorted(options.keep_float - set(model.graph.initializers)):
+        near = difflib.get_close_matches(name, list(model.graph.initializers), 3, 0.0)
+        raise ConfigError(f"the graph has no weight {name!r} to keep", f"did you mean {' or '.join(near)}?")
     quantized = quantize(model, calibration, options)
     correction = quantized.correction
     percent = f" {options.percentile:g}" if options.method == "percentile" else ""

@@ -14,6 +14,7 @@ from PIL import Image
 
 from edgeslim.runtime import load, read_bundle
 
+from ..unit.precise import labelled, net, write_net
 from .conftest import Run
 from .tiny import Cli, call_edgeslim, write_pictures, write_recipe
 
@@ -116,7 +117,7 @@ def test_wrong_usage(bundle: Path, pictures: Path, arguments: tuple[str, ...], w
     [
         (("--precision", "int8", "--name", "INT8"), "'INT8' is no name for a precision"),
         (("--precision", "int8", "--name", "fp32"), "'fp32' is no name for a precision"),
-        (("--max-loss", "nan"), "the largest loss is nan"),
+        (("--max-loss", "inf"), "the largest loss is inf"),
         (("--images", "9"), "has 8 images, 9 were asked for"),
         (("--percentile", "7", "--method", "percentile"), "percentile: 7.0"),
         (("--precision", "int8", "--keep", "nobody.weight"), "nobody.weight"),
@@ -150,31 +151,30 @@ def test_calibration_and_validation_that_do_not_fit(
     assert content(bundle) == before
 
 
-def test_a_loss_above_the_limit_fails_the_check(bundle: Path, pictures: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_loss_above_the_limit_fails_the_check(tmp_path: Path, cli: Cli) -> None:
     """Targets are what fp32 answers, so any rounding that turns a pixel over is a loss."""
-    frames = np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), np.uint8)
-    with load(bundle, backend="onnxruntime") as session:
-        name = session.manifest.outputs[0].name
-        logits = session.run_batch(frames)[name]
-    # A net of four training steps may answer one class throughout; the margin's median makes two of it.
-    margin = logits[:, 1] - logits[:, 0]
-    np.savez(tmp_path / "v.npz", frames=frames, targets=(margin > 0).astype(np.uint8))
+    bundle, data = write_net(tmp_path / "net.bundle"), labelled(net(), 8)
+    np.savez(tmp_path / "v.npz", frames=data.frames, targets=data.targets)
     before = content(bundle)
-    arguments = (
-        "--calibration",
-        pictures,
-        "--validation",
-        tmp_path / "v.npz",
-        "--precision",
-        "int8",
-        "--max-loss",
-        "0",
-    )
-    done = cli("quantize", bundle, *arguments)
-    if len(np.unique(margin > 0)) < 2:
-        pytest.skip("this net answers one class throughout: no rounding turns a pixel over")
-    refused(done, "in int8", "allowed is a loss of 0", "the bundle is as it was", code=3)
+    given = ("--calibration", tmp_path / "v.npz", "--validation", tmp_path / "v.npz", "--precision", "int8")
+    refused(cli("quantize", bundle, *given, "--max-loss", "0"), "in int8 dice falls by", "loss of 0", code=3)
     assert content(bundle) == before
+    assert cli("quantize", bundle, *given, "--max-loss", "0.2").returncode == 0
+
+
+def test_a_search_prints_its_table_or_fails_the_check(tmp_path: Path, cli: Cli) -> None:
+    """On this machine's own clock: whichever it is, it is said."""
+    bundle, data = write_net(tmp_path / "net.bundle"), labelled(net(), 8)
+    np.savez(tmp_path / "v.npz", frames=data.frames, targets=data.targets)
+    given = ("--calibration", tmp_path / "v.npz", "--validation", tmp_path / "v.npz", "--precision", "int8")
+    more = ("--placement", "onnxruntime", "--max-loss", "0.2", "--search", "--groups", "2")
+    done = cli("quantize", bundle, *given, *more)
+    assert "precision search: 2 steps" in done.stderr
+    if done.returncode == 0:
+        assert "int8: measured group by group" in done.stdout and "the whole net" in done.stdout
+    else:
+        refused(done, "does not make tiny faster here", code=3)
+        assert not read_bundle(bundle).manifest.variants
 
 
 def test_a_disk_that_fills_up(bundle: Path, pictures: Path, cli: Cli) -> None:

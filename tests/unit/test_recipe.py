@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeslim.errors import ConfigError
+from edgeslim.exporter.precision import Int8Options
 from edgeslim.trainer.recipe import RatioBudget, Recipe
 from edgeslim.trainer.recipe_data import SegmentationFolderData, StareData, VesselsData
 from edgeslim.trainer.recipe_file import load_recipe, parse_recipe
@@ -347,3 +348,38 @@ def test_round_trip_through_json(data: dict[str, Any]) -> None:
     recipe = parse_recipe(data)
     assert parse_recipe(json.loads(recipe.model_dump_json())) == recipe
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_precisions_are_what_the_exporter_takes() -> None:
+    rows = [
+        {"kind": "fp16"},
+        {"kind": "int8", "method": "percentile", "percentile": 99.9, "half": True, "max_loss": 0.01},
+    ]
+    recipe = parse_recipe(changed("precisions", rows))
+    fp16, int8 = (section.request for section in recipe.precisions)
+    assert (fp16.name, fp16.precision, fp16.allowed_loss) == ("fp16", "fp16", 0.001)
+    assert (int8.name, int8.precision, int8.allowed_loss, int8.half) == ("int8", "int8", 0.01, True)
+    assert isinstance(int8.options, Int8Options) and int8.options.method == "percentile"
+    # A run's recipe.json names every option, those of int8 too, and is read again.
+    assert parse_recipe(json.loads(recipe.model_dump_json())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"kind": "int8"}, {"kind": "int8"}], "give each another name"),
+        ([{"kind": "int8", "name": "fp32"}], "none fp32"),
+        ([{"kind": "int8", "name": "INT8"}], "precisions.0.name"),
+        ([{"kind": "int4"}], "precisions.0.kind"),
+        ([{"kind": "fp16", "search": True}], "search is for int8"),
+        ([{"kind": "fp16", "method": "entropy", "half": True}], "method, half is for int8"),
+        ([{"kind": "int8", "max_loss": -0.1}], "precisions.0.max_loss"),
+        ([{"kind": "int8", "percentile": 3.0}], "precisions.0.percentile"),
+        ([{"kind": "int8", "images": 0}], "precisions.0.images"),
+        ([{"kind": "int8", "calibrator": "mse"}], "precisions.0.calibrator: unknown key"),
+    ],
+)
+def test_precisions_that_make_no_sense(rows: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_recipe(changed("precisions", rows))
+    assert words in caught.value.message

@@ -48,7 +48,7 @@ def test_a_row_for_every_precision_and_the_model_first(data: ReportData) -> None
     assert section is not None and (section.metric, section.images) == ("Dice", "48 images")
     model, int8, unscored = section.rows
     assert (model.name, model.score, model.change) == ("fp32", "0.8092", "")
-    assert model.weights.split()[0] == "1,247" and int8.weights.split()[0] == "312"
+    assert (model.weights.split(), int8.weights.split()) == (["1.247", "MB"], ["0.312", "MB"])
     assert (int8.distance.split()[0], int8.score, int8.change) == ("1.73", "0.8051", "−0.0041")
     assert int8.runs_on == "TensorRT, ONNX Runtime" and int8.made_with == "calibrator mse"
     assert (unscored.score, unscored.change, unscored.runs_on) == ("not measured", "", "TensorRT")
