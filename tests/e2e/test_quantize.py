@@ -14,7 +14,7 @@ from PIL import Image
 
 from edgeslim.runtime import load, read_bundle
 
-from ..unit.precise import labelled, net, write_net
+from ..unit.precision_bundles import labelled, net, write_net
 from .conftest import Run
 from .tiny import Cli, call_edgeslim, write_pictures, write_recipe
 

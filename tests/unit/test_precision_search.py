@@ -21,7 +21,7 @@ from edgeslim.runtime import Variant, open_backend, read_bundle
 from edgeslim.runtime.backends import Array, Backend
 from edgeslim.runtime.validation import ValidationSet
 
-from .precise import LAYERS, frames, labelled, net, write_net
+from .precision_bundles import LAYERS, frames, labelled, net, write_net
 
 INT8 = VariantRequest(name="int8", options=Int8Options(correct_bias=False), most_loss=0.2)
 MS = 5e-4

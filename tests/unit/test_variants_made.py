@@ -23,7 +23,7 @@ from edgeslim.runtime import GoldenCase, GoldenSpec, Variant, load, read_bundle
 from edgeslim.runtime.golden import verify_cases
 from edgeslim.runtime.validation import ValidationSet, make_validation, score
 
-from .precise import frames, labelled, net, write_net
+from .precision_bundles import frames, labelled, net, write_net
 
 FP16 = VariantRequest(name="fp16", options=Fp16Options())
 INT8 = VariantRequest(name="int8", options=Int8Options(), most_loss=0.2)
