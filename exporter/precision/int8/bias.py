@@ -59,14 +59,15 @@ def correct_bias(
 
 
 def _heard(value: ir.Value) -> ir.Value:
-    """The sum that a layer's result goes into and nowhere else, of the same shape; else the result itself."""
+    """The sum that a layer's result goes into and nowhere else, if it is not spread over it; else the result itself."""
     node = sole_reader(value)
-    if node is None or node.op_type != "Add" or value.shape is None or node.outputs[0].shape is None:
+    if node is None or node.op_type != "Add" or any(v is None or v.is_initializer() for v in node.inputs):
         return value
-    alike = len(value.shape) == len(node.outputs[0].shape)
-    sums = [v for v in node.inputs if v is not None and v is not value and not v.is_initializer()]
-    same = all(v.shape is not None and list(v.shape) == list(value.shape) for v in sums if value.shape is not None)
-    return node.outputs[0] if alike and sums and same else value
+    whole = node.outputs[0]
+    if value.shape is None or whole.shape is None or len(value.shape) != len(whole.shape):
+        return value
+    spread = any(mine == 1 and all_of_it != 1 for mine, all_of_it in zip(value.shape, whole.shape))
+    return value if spread else whole
 
 
 def _mean(batches: Sequence[NDArray[np.generic]], axis: int) -> NDArray[np.float64]:

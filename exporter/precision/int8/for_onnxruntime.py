@@ -30,7 +30,6 @@ def place_for_onnxruntime(
     """Decide on all Q/DQ pairs; layers that stay in float with the reason."""
     declined, kept = [], []
     quantized: set[ir.Value] = set()
-    reads: set[Reader] = set()
     by_node = {layer.node: layer for layer in layers}
     for node in model.graph:
         layer = by_node.get(node)
@@ -40,25 +39,16 @@ def place_for_onnxruntime(
                 declined.append(Declined(where=f"{node.op_type} {layer.result.name}", reason=reason))
                 continue
             kept.append(layer)
-            _take(layer.source, node, 0, quantized, reads)
+            quantized.add(layer.source)
         elif _joins(node, quantized):
-            for index, value in enumerate(node.inputs):
-                if value is not None:
-                    _take(value, node, index, quantized, reads)
+            quantized.update(value for value in node.inputs if value is not None)
         elif not _goes_along(node, quantized):
             continue
-        else:
-            reads.update(reader(node, index) for index, value in enumerate(node.inputs) if value in quantized)
         for output in node.outputs:
             result = _behind_activation(output)
             if not result.is_graph_output() or quantize_outputs:
                 quantized.add(result)
-    return _placement(quantized, reads, kept), declined
-
-
-def _take(value: ir.Value, node: ir.Node, index: int, quantized: set[ir.Value], reads: set[Reader]) -> None:
-    quantized.add(value)
-    reads.add(reader(node, index))
+    return _placement(model.graph, quantized, kept), declined
 
 
 def _unfit(layer: Layer, quantize_outputs: bool) -> str:
@@ -90,15 +80,21 @@ def _behind_activation(value: ir.Value) -> ir.Value:
     return node.outputs[0] if node is not None and node.op_type in _FOLDED else value
 
 
-def _placement(quantized: set[ir.Value], reads: set[Reader], layers: list[Layer]) -> Placement:
+def _placement(graph: ir.Graph, quantized: set[ir.Value], layers: list[Layer]) -> Placement:
     """All readers of a quantised value read its bytes: those that need float read them through DQ."""
     values: dict[str, frozenset[Reader]] = {}
     groups = []
     for value in quantized:
-        users = frozenset(reader(node, index) for node, index in readers_of(value))
+        users = frozenset(reader(node, index) for node, index in readers_of(value, graph))
         values[value.name or ""] = users
         producer = value.producer()
         if producer is not None and moves(producer) and producer.op_type != "Concat":  # it rescales as it copies
             groups.append([value.name or "", *(v.name or "" for v in moved(producer) if v in quantized)])
     shared = tuple(group for group in joined(groups) if len(group) > 1)
-    return Placement(values=dict(sorted(values.items())), layers=tuple(layers), signed=False, shared=shared)
+    return Placement(
+        values=dict(sorted(values.items())),
+        layers=tuple(layers),
+        signed=False,
+        shared=shared,
+        outputs=frozenset(v.name or "" for v in quantized if v.is_graph_output()),
+    )

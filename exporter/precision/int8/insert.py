@@ -24,12 +24,15 @@ from .scales import Scale, quantize_weight, weight_scales
 def insert(model: ir.Model, placement: Placement, scales: Mapping[str, Scale]) -> ir.Model:
     """Return a copy of `model` with all Q/DQ pairs of `placement`. scales: of every value in it."""
     model = model.clone()
+    # By name as it is now: an output that is quantised hands its name on.
     nodes = {node.outputs[0].name or "": node for node in model.graph if node.outputs}
     values = {v.name: v for node in model.graph for v in (*node.inputs, *node.outputs) if v is not None}
     for name, readers in placement.values.items():
         dequantized = _pair(model.graph, values[name], scales[name])
         for place, index in readers:
             nodes[place].replace_input_with(index, dequantized)
+        if name in placement.outputs:
+            _give_out(model.graph, values[name], dequantized)
     stored: dict[tuple[str, int], ir.Value] = {}
     for layer in placement.layers:
         key = (layer.name, layer.axis)
@@ -62,6 +65,14 @@ def _pair(graph: ir.Graph, value: ir.Value, scale: Scale) -> ir.Value:
     else:
         graph.insert_before(next(iter(graph)), [quantize, dequantize])
     return dequantize.outputs[0]
+
+
+def _give_out(graph: ir.Graph, value: ir.Value, dequantized: ir.Value) -> None:
+    """Let the graph give out what DQ says, under the name that its users know."""
+    name = value.name
+    graph.outputs[list(graph.outputs).index(value)] = dequantized
+    value.name = free_name(graph, f"{name}/exact")
+    dequantized.name = name
 
 
 def _weight(graph: ir.Graph, before: ir.Node, weight: ir.Value, axis: int) -> ir.Value:

@@ -30,13 +30,14 @@ MOVERS = frozenset(
 class Placement:
     """values: value -> who reads it through Q/DQ. layers: whose weights are bytes. signed: int8 activations, or uint8.
 
-    shared: sets of values with one scale.
+    shared: sets of values with one scale. outputs: of the graph, that are given out through Q/DQ.
     """
 
     values: Mapping[str, frozenset[Reader]]
     layers: tuple[Layer, ...]
     signed: bool
     shared: tuple[frozenset[str], ...]
+    outputs: frozenset[str] = frozenset()
 
 
 def reader(node: ir.Node, index: int) -> Reader:
@@ -87,13 +88,16 @@ def joined(groups: Iterable[Iterable[str]]) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(g) for g in found)
 
 
-def readers_of(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
-    """Who reads a value, in the graph itself, in graph order as far as known."""
+def readers_of(value: ir.Value, graph: ir.Graph) -> Iterator[tuple[ir.Node, int]]:
+    """Who reads a value in the graph itself. What reads it inside of a sub-graph goes on reading floats."""
     for use in value.uses():
-        yield use.node, use.idx
+        if use.node.graph is graph:
+            yield use.node, use.idx
 
 
 def sole_reader(value: ir.Value) -> ir.Node | None:
     """The one node that reads a value which is no output of the graph; None where there are none or several."""
-    users = list(value.uses())
-    return users[0].node if len(users) == 1 and not value.is_graph_output() else None
+    users, producer = list(value.uses()), value.producer()
+    if len(users) != 1 or value.is_graph_output() or producer is None or users[0].node.graph is not producer.graph:
+        return None
+    return users[0].node
