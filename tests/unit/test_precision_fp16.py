@@ -16,7 +16,7 @@ from edgeslim.exporter.precision.fp16 import HALF, SINGLE, convert
 from edgeslim.exporter.precision.ranges import measure_sums
 from edgeslim.exporter.precision.rounding import round_values
 from edgeslim.exporter.precision.simulate import simulate
-from edgeslim.exporter.precision.typed import check_typed, mixed_operands
+from edgeslim.exporter.precision.typed import check_typed, mixed_operands, with_types
 
 from .precise import calibrated, frames, graph, maker, operators, residual
 
@@ -110,6 +110,28 @@ def test_numbers_too_small_and_constants_too_small_make_islands() -> None:
     assert {"b", "c"} <= set(found) and "too small" in found["b"]
     found = islands_of("a = Abs (x) b = Add (a, eps) c = Sqrt (b) y = Div (x, c)", eps=np.float32([1e-5]))
     assert found == {"b": "its constant eps is 1e-05, below the smallest normal float16"}
+
+
+def test_what_is_divided_by_stays_where_it_comes_near_zero() -> None:
+    """A norm that a clip keeps from 0: in float16 the clip's bound is 0, and so is what passes through the Expand."""
+    model = graph(
+        f"""{HEAD} g (float[n, 4] x) => (float[n, 4] y) <int64[1] last = {{1}}>
+        {{
+          norm = ReduceL2 <keepdims = 1> (x, last)
+          safe = Clip (norm, floor)
+          size = Shape (x)
+          wide = Expand (safe, size)
+          y = Div (x, wide)
+        }}""",
+        {"floor": np.float32(1e-12)},
+    )
+    rows = np.concatenate([ROWS, np.zeros((1, 4), np.float32)])
+    opened = open_calibration(model, [rows])
+    halved = to_float16(model, opened)
+    assert {"safe", "wide", "y"} <= set(reasons(halved.islands)) and "near 0" in reasons(halved.islands)["wide"]
+    assert measure_deviation(model, halved.model, opened)[0].relative_rms < 2e-3
+    spoilt = convert(with_types(model), {"norm", "safe"})  # planted: without the rule
+    assert np.isinf(measure_deviation(model, spoilt, opened)[0].relative_rms)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..movers import moved, moves
 from .layers import Declined, Layer
-from .placement import Placement, Reader, joined, moved, moves, reader, readers_of, sole_reader
+from .placement import Placement, Reader, joined, reader, readers_of, sole_reader
 
 _FOLDED = frozenset({"Relu", "Clip"})
 """Activations that vanish in the Q behind them."""
