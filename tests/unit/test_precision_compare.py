@@ -20,7 +20,7 @@ from edgeslim.exporter.precision import (
     simulate,
     to_float16,
 )
-from edgeslim.exporter.precision.int8.bias import correct_bias
+from edgeslim.exporter.precision.int8.bias import correct_bias, images_within
 from edgeslim.exporter.precision.int8.layers import find_layers
 
 from .precise import calibrated, residual
@@ -69,6 +69,13 @@ def test_a_layer_without_a_bias_gets_one() -> None:
     corrected, shifts = correct_bias(model, quantize(model, opened, PLAIN).model, find_layers(model)[0], opened)
     assert set(shifts) == {"c1", "c2", "y"}
     assert np.abs(means(corrected, "y", opened) - means(model, "y", opened)).max() < 1e-5
+
+
+def test_large_images_are_held_one_at_a_time() -> None:
+    model = residual()
+    opened, layers = calibrated(model), find_layers(model)[0]
+    each = 4 * 6 * 8 * 12 * 16  # six float32 values of eight channels
+    assert [images_within(model, layers, opened, limit) for limit in (1, each, 5 * each)] == [1, 1, 5]
 
 
 def test_a_correction_is_kept_only_if_the_net_comes_nearer() -> None:

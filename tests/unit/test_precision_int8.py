@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
 from pathlib import Path
@@ -305,6 +306,19 @@ def test_layers_stay_in_float_by_request_and_others_with_their_reason() -> None:
     }
     with pytest.raises(UnsupportedGraphError, match="no weight"):
         quantize(residual(), calibrated(residual()), Int8Options(keep_float=frozenset({"gone"})))
+
+
+@pytest.mark.parametrize("options", [PLAIN, FOR_ORT])
+def test_weights_stored_as_floats_say_the_same(options: Int8Options) -> None:
+    model = residual()
+    bytes_, floats = (
+        quantize(model, calibrated(model), dataclasses.replace(options, int8_weights=form)).model
+        for form in (True, False)
+    )
+    assert floats.graph.initializers["w1"].dtype == ir.DataType.FLOAT and "w1/int8" not in floats.graph.initializers
+    assert measure_deviation(bytes_, floats, calibrated(model))[0].max_abs < 1e-6
+    assert to_float16(floats, calibrated(model)).model is not None
+    assert ("QLinearConv" in fused(floats)) == (options is FOR_ORT)
 
 
 def test_a_net_without_anything_to_quantise_is_refused() -> None:

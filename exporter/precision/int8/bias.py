@@ -21,10 +21,12 @@ from ...names import add_constant
 from ...walk import Walk
 from ...weights import with_weights
 from ..calibration import Calibration
-from ..observe import PLAIN_QDQ, run
+from ..observe import PLAIN_QDQ, count_elements, largest_feed, run
 from .layers import Layer
 from .placement import sole_reader
 
+_LIVE = 6
+"""Values of the size of the largest that a walk holds at a time: what is read, what is made, shortcuts."""
 CHANNELS = 1
 """The axis of channels of what a layer says."""
 
@@ -56,6 +58,13 @@ def correct_bias(
         shifts[result] = float(np.abs(wanted[result] - seen).max()) / spread
     changed = {name: walk.weights[name] for name in biases.values() if name is not None}
     return with_weights(quantized, changed), shifts
+
+
+def images_within(model: ir.Model, layers: Sequence[Layer], calibration: Calibration, limit: int) -> int:
+    """How many images a walk can hold in about `limit` bytes, at least one: some values of each live at a time."""
+    names = [layer.result.name or "" for layer in layers]
+    largest = max(count_elements(model, names, largest_feed(calibration)).values(), default=1)
+    return max(1, limit // (4 * _LIVE * largest))
 
 
 def _heard(value: ir.Value) -> ir.Value:
