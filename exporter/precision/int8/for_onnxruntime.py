@@ -2,16 +2,18 @@
 
     DQ(x), DQ(w) -> Conv -> ReLU -> Q        becomes QLinearConv, the ReLU being what uint8 does below zero
 
-A node becomes an integer kernel only if all its operands come out of DQ and its result goes into Q. Found by
-trying 1.31 on an AVX-512 processor with VNNI: activations must be uint8 with a zero point (with int8 and zero point 0
-a ReLU stays behind every convolution, and the net is slower than in float); a bias may stay float; ConvTranspose has
-no integer kernel. So this is no graph for TensorRT, which takes int8 with zero point 0 alone.
+A node becomes an integer kernel only if all its operands come out of DQ and its result goes into Q. Found by trying
+1.31 on an AVX-512 processor with VNNI: activations must be uint8 with a zero point (with int8 and zero point 0 a ReLU
+stays behind every convolution, and the net is slower than in float); a bias may stay float; ConvTranspose has no
+integer kernel, and a convolution that reads the three channels of an image is three times as slow as in float: it
+stays, and gives bytes to what follows. So this is no graph for TensorRT, which takes int8 with zero point 0 alone.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
+from ...dead.constancy import groups
 from ..movers import moved, moves
 from .layers import Declined, Layer
 from .placement import Placement, Reader, joined, reader, readers_of, sole_reader
@@ -21,6 +23,7 @@ _FOLDED = frozenset({"Relu", "Clip"})
 _BETWEEN = frozenset({"Add", "Mul"})
 _ALONG = frozenset({"AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"})
 """One operand in, bytes in, bytes out; worth it only where bytes arrive."""
+_FEWEST_CHANNELS = 4
 _FLOAT_RESULT = frozenset({"Gemm", "MatMul"})
 """Integer kernels that may give float."""
 
@@ -38,6 +41,9 @@ def place_for_onnxruntime(
             reason = _unfit(layer, quantize_outputs)
             if reason:
                 declined.append(Declined(where=f"{node.op_type} {layer.result.name}", reason=reason))
+                result = _behind_activation(layer.result)
+                if layer.node.op_type == "Conv" and not result.is_graph_output():
+                    quantized.add(result)
                 continue
             kept.append(layer)
             quantized.add(layer.source)
@@ -55,6 +61,11 @@ def place_for_onnxruntime(
 def _unfit(layer: Layer, quantize_outputs: bool) -> str:
     if layer.node.op_type == "ConvTranspose":
         return "ONNX Runtime has no integer ConvTranspose on the CPU"
+    array = layer.weight.const_value
+    if layer.node.op_type == "Conv" and array is not None and groups(layer.node) == 1:
+        read = int(array.shape.numpy()[1])
+        if read < _FEWEST_CHANNELS:
+            return f"an integer convolution that reads {read} channels is slower than a float one"
     result = _behind_activation(layer.result)
     if layer.node.op_type not in _FLOAT_RESULT and result.is_graph_output() and not quantize_outputs:
         return "it is an output of the graph, and an integer convolution gives bytes"
