@@ -1,6 +1,7 @@
 """What float16 and int8 cost in accuracy on real data, and what int8 brings on this CPU.
 
     python -m tests.benchmarks.precision DATA [--stare BUNDLE ...] [--skip-cifar] [--speed-only] [--quick]
+        [--placements tensorrt onnxruntime]
 
 DATA: the folder of cifar10, stare and weights. ResNet-56: calibrated on 512 training images, settings compared on
 2,000 others by how far the logits are off, accuracy on all 10,000 test images. A bundle of retinal vessels (made by
@@ -35,6 +36,7 @@ from edgeslim.exporter.precision import (
     simulate,
     to_float16,
 )
+from edgeslim.exporter.precision.int8 import PLACEMENTS
 from edgeslim.runtime import read_bundle
 from edgeslim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from edgeslim.trainer.data.cifar10 import read_records
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--skip-cifar", action="store_true")
     parser.add_argument("--speed-only", action="store_true")
     parser.add_argument("--quick", action="store_true", help="1,000 test images, and two settings")
+    parser.add_argument("--placements", nargs="+", default=PLACEMENTS, choices=PLACEMENTS)
     given = parser.parse_args()
     warnings.simplefilter("ignore")  # torch's exporter warns about itself
     with tempfile.TemporaryDirectory() as folder:
@@ -77,12 +80,12 @@ def main() -> None:
         subjects += [_vessels(given.data, bundle, Path(folder)) for bundle in given.stare]
         for subject in subjects:
             if not given.speed_only:
-                _print_accuracy(subject, given.quick)
+                _print_accuracy(subject, given.quick, given.placements)
             _print_speed(subject)
 
 
-def _settings(quick: bool) -> Iterator[tuple[str, Int8Options]]:
-    for placement in ("tensorrt", "onnxruntime"):
+def _settings(quick: bool, placements: Sequence[str]) -> Iterator[tuple[str, Int8Options]]:
+    for placement in placements:
         for method in ("mse",) if quick else ("minmax", "percentile", "entropy", "mse"):
             yield f"{method}", Int8Options(placement=placement, method=method, correct_bias=False)
         if not quick:
@@ -91,7 +94,7 @@ def _settings(quick: bool) -> Iterator[tuple[str, Int8Options]]:
             yield "mse, bias corrected", Int8Options(placement=placement)
 
 
-def _print_accuracy(subject: Subject, quick: bool) -> None:
+def _print_accuracy(subject: Subject, quick: bool, placements: Sequence[str]) -> None:
     print(f"\n### {subject.name}\n\n| precision | placement | settings | off, % | score, % | |")
     print("|---|---|---|---:|---:|---|")
 
@@ -105,7 +108,7 @@ def _print_accuracy(subject: Subject, quick: bool) -> None:
     row("float32", "", "", subject.model, False)
     halved = to_float16(subject.model, subject.fit)
     row("float16", "", f"{len(halved.islands)} nodes in float32", halved.model, False)
-    for words, options in _settings(quick):
+    for words, options in _settings(quick, placements):
         made = quantize(subject.model, subject.fit, options)
         c = made.correction
         note = "" if c is None else f"{'kept' if c.kept else 'not kept'}: {c.before:.4f} to {c.after:.4f}"
