@@ -16,8 +16,9 @@ class Int8Options:
 
     percentile: of absolute values, for that method. bins: of the histograms. equalize: across layers, before anything
     is quantised. correct_bias: afterwards, on at most `bias_images` calibration images, which are held in memory
-    together. quantize_outputs: the graph's outputs too, for ONNX Runtime alone. keep_float: weights (initializers)
-    whose layers stay as they are.
+    together, and on fewer where they are large. quantize_outputs: the graph's outputs too, for ONNX Runtime alone.
+    keep_float: weights (initializers) whose layers stay as they are. int8_weights: weights are stored as int8; else as
+    float with Q and DQ, four times the bytes, for parsers that take no int8 constants.
     """
 
     placement: str = "tensorrt"
@@ -29,6 +30,7 @@ class Int8Options:
     bias_images: int = 64
     quantize_outputs: bool = False
     keep_float: frozenset[str] = frozenset()
+    int8_weights: bool = True
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is not allowed."""
