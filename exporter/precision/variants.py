@@ -114,6 +114,8 @@ def make_typed(model: ir.Model, request: VariantRequest, calibration: Calibratio
     options, images = request.options, {"calibration images": str(calibration.images)}
     if isinstance(options, Fp16Options):
         return _halved(Typed(model=model, layers=(), notes={}, settings=images), options, calibration)
+    if request.half and options.int8_weights is None:  # as floats they would be rounded to float16 first
+        options = replace(options, int8_weights=True)
     quantized = quantize(model, calibration, options)
     correction = quantized.correction
     percent = f" {options.percentile:g}" if options.method == "percentile" else ""

@@ -179,7 +179,7 @@ def quantized_inputs(model: ir.Model, value: str) -> list[bool]:
 
 def test_a_residual_block_has_pairs_where_tensorrt_fuses() -> None:
     model = residual()
-    made = quantize(model, calibrated(model), PLAIN)
+    made = quantize(model, calibrated(model), dataclasses.replace(PLAIN, int8_weights=True))
     found = made.model
     for layer in ("c1", "c2", "y"):
         assert quantized_inputs(found, layer) == [True, True, False]  # data, weight, and a float bias
@@ -192,6 +192,18 @@ def test_a_residual_block_has_pairs_where_tensorrt_fuses() -> None:
     onnx.checker.check_model(ir.to_proto(found), full_check=True)
     (off,) = measure_deviation(model, found, calibrated(model))
     assert 1e-3 < off.relative_rms < 0.05
+
+
+@pytest.mark.parametrize("placement", ["tensorrt", "onnxruntime"])
+def test_weights_are_stored_as_the_parser_takes_them(placement: str) -> None:
+    """Those of TensorRT 8 take no int8 constants; what a graph computes is the same."""
+    model = residual()
+    usual = quantize(model, calibrated(model), Int8Options(placement=placement, correct_bias=False)).model
+    stored = usual.graph.initializers
+    assert ("w1/int8" in stored) == (placement == "onnxruntime")
+    as_bytes = Int8Options(placement=placement, correct_bias=False, int8_weights=True)
+    (off,) = measure_deviation(quantize(model, calibrated(model), as_bytes).model, usual, calibrated(model))
+    assert off.relative_rms < 1e-6
 
 
 PROJECTED = f"""{HEAD}
@@ -409,7 +421,7 @@ def test_a_converter_that_changes_the_answer_is_found(monkeypatch: pytest.Monkey
 
 def test_float16_around_int8_keeps_the_bytes_and_is_typed() -> None:
     model = residual()
-    made = quantize(model, calibrated(model), PLAIN)
+    made = quantize(model, calibrated(model), dataclasses.replace(PLAIN, int8_weights=True))
     both = to_float16(made.model, calibrated(model)).model
     assert both.graph.initializers["w1/int8"].dtype == ir.DataType.INT8
     assert all(v.dtype == ir.DataType.FLOAT16 for n in both.graph if n.op_type == "DequantizeLinear" for v in n.outputs)

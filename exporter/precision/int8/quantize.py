@@ -83,7 +83,7 @@ def quantize(model: ir.Model, calibration: Calibration, options: Int8Options | N
     placement, declined = _place(graph, options)
     histograms = measure_histograms(graph, list(placement.values), calibration, options.bins)
     scales = find_scales(placement, histograms, options)
-    quantized = insert(graph, placement, scales, options.int8_weights)
+    quantized = insert(graph, placement, scales, options.stores_int8)
     correction = None
     if options.correct_bias:
         correction = _corrected(graph, quantized, placement, calibration, options)
