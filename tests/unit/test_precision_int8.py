@@ -200,7 +200,7 @@ def test_weights_are_stored_as_the_parser_takes_them(placement: str) -> None:
     model = residual()
     usual = quantize(model, calibrated(model), Int8Options(placement=placement, correct_bias=False)).model
     stored = usual.graph.initializers
-    assert ("w1/int8" in stored) == (placement == "onnxruntime")
+    assert ("w2/int8" in stored) == (placement == "onnxruntime")
     as_bytes = Int8Options(placement=placement, correct_bias=False, int8_weights=True)
     (off,) = measure_deviation(quantize(model, calibrated(model), as_bytes).model, usual, calibrated(model))
     assert off.relative_rms < 1e-6
