@@ -1,7 +1,7 @@
 """Precision that lives in the graph: float16 with islands, int8 with Q/DQ, and how far either is from float32."""
 
 from .calibration import Calibration, Sample, open_calibration
-from .deviation import Deviation, measure_deviation
+from .deviation import OutputDeviation, measure_deviation
 from .fp16 import Fp16Options, Halved, to_float16
 from .int8 import Int8Options, Quantized, find_layers, quantize
 from .islands import Island, Limits
@@ -10,7 +10,6 @@ from .simulate import Outputs, simulate
 
 __all__ = [
     "Calibration",
-    "Deviation",
     "Fp16Options",
     "Halved",
     "Int8Options",
@@ -18,6 +17,7 @@ __all__ = [
     "LayerComparison",
     "LayerDeviation",
     "Limits",
+    "OutputDeviation",
     "Outputs",
     "Quantized",
     "Sample",

@@ -52,7 +52,7 @@ def open_calibration(model: ir.Model, samples: Iterable[Sample], images: int | N
         for start in range(0, rows - rows % size, size):
             if images is not None and count >= images:
                 break
-            feeds.append({name: array[start : start + size] for name, array in whole.items()})
+            feeds.append({n: a[start : start + size] if a.ndim else a for n, a in whole.items()})
             count += size
     if not feeds or (images is not None and count < images):
         wanted = f"{images} were asked for" if images is not None else f"at least {size} are needed"
@@ -69,8 +69,8 @@ def _checked(specs: Mapping[str, InputSpec], sample: Sample, number: int) -> Arr
             "give all inputs by name",
         )
     found = {name: _fitting(specs[name], given[name], number) for name in specs}
-    if len({len(array) for array in found.values()}) > 1:
-        lengths = {name: len(array) for name, array in found.items()}
+    lengths = {name: len(array) for name, array in found.items() if array.ndim}
+    if len(set(lengths.values())) > 1:
         raise DataError(f"calibration sample {number} has inputs of {lengths} rows", "give as many rows of each")
     return found
 
@@ -83,7 +83,7 @@ def _fitting(spec: InputSpec, given: NDArray[np.generic], number: int) -> NDArra
     if given.dtype != spec.dtype:
         raise DataError(f"{where} has dtype {given.dtype}, the net takes {spec.dtype}", _other_type(spec, given))
     array = given[np.newaxis] if given.ndim == len(spec.shape) - 1 else given
-    shape = ("batch", *spec.shape[1:])
+    shape = ("batch", *spec.shape[1:]) if spec.shape else ()  # a single number is the same for all images
     fits = array.ndim == len(spec.shape) and all(
         array.shape[axis] == size for axis, size in enumerate(shape) if isinstance(size, int)
     )

@@ -18,7 +18,7 @@ from .simulate import Outputs, simulate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deviation:
+class OutputDeviation:
     """Of one output. largest: max |b|, to hold max_abs against. NaN or infinity in the variant makes both infinite."""
 
     output: str
@@ -29,7 +29,7 @@ class Deviation:
 
 def measure_deviation(
     reference: ir.Model, variant: ir.Model, frames: Calibration, run: Outputs | None = None
-) -> tuple[Deviation, ...]:
+) -> tuple[OutputDeviation, ...]:
     """Compare all outputs, by name. run: the variant on its engine, giving its outputs in the order of `reference`'s.
 
     Raises ExportError where the variant has other outputs, DataError where there are no frames.
@@ -46,7 +46,7 @@ def measure_deviation(
         for total, a, b in zip(sums, seen(feed), wanted(feed), strict=True):
             total.add(a, b)
     return tuple(
-        Deviation(output=name, max_abs=s.max_abs, relative_rms=s.relative_rms, largest=s.largest)
+        OutputDeviation(output=name, max_abs=s.max_abs, relative_rms=s.relative_rms, largest=s.largest)
         for name, s in zip(names, sums)
     )
 

@@ -3,6 +3,7 @@
 A node computes in float16 unless
 - a number it reads or makes, or a sum that its kernel runs up, exceeds what float16 holds, divided by a margin;
 - a number it reads or makes is so small that rounding takes a noticeable share of it;
+- what it divides by has a number that float16 rounds to 0, or nearly so: then who makes the divisor is an island too;
 - a constant of it is (an epsilon of 1e-12 is 0 in float16, and 1e-5 has lost its last digits);
 - its operator squares, exponentiates or counts inside, where no range of values tells what happens;
 - it normalises the camera's frame: a difference of near numbers, before anything has been computed;
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..channels.rules.contraction import WEIGHTED
 from .calibration import Calibration
+from .movers import moved, moves
 from .ranges import ValueRange, measure_ranges, measure_sums, norms
 
 LARGEST = 65504.0
@@ -56,6 +58,7 @@ BY_KIND: Mapping[str, str] = {
 }
 _PREPARES = frozenset({"Add", "Cast", "Div", "Mul", "Sub"})
 _QDQ = frozenset({"DequantizeLinear", "QuantizeLinear"})
+_DIVISORS = {"Div": 1, "Reciprocal": 0}
 _STEPS = 8
 """How many nodes a frame is prepared by at most."""
 
@@ -87,10 +90,12 @@ def find_islands(
     """
     limits = limits or Limits()
     ranges, sums = measure_ranges(model, calibration), measure_sums(model, calibration)
-    frames = frame_nodes(model)
+    frames, divisors = frame_nodes(model), _small_divisors(model, ranges)
     found = []
     for node in model.graph:
-        reason = next(_reasons(node, ranges, sums, frames, limits, keep), None)
+        near = [v.name for v in (*node.inputs, *node.outputs) if v in divisors]
+        small = f"{near[0]} is divided by, and comes near 0" if near else None
+        reason = next(_reasons(node, ranges, sums, frames, limits, keep), small)
         if reason is not None and _has_floats(node):
             found.append(
                 Island(
@@ -203,6 +208,23 @@ def frame_nodes(model: ir.Model) -> set[ir.Node]:
             elif node.op_type != "Transpose":
                 break
             current = node.outputs[0]
+    return found
+
+
+def _small_divisors(model: ir.Model, ranges: Mapping[str, ValueRange]) -> set[ir.Value]:
+    """Values that are divided by and come nearer to 0 than float16 can, back to where their numbers are made."""
+    found: set[ir.Value] = set()
+    for node in model.graph:
+        operand = _DIVISORS.get(node.op_type)
+        value = node.inputs[operand] if operand is not None and operand < len(node.inputs) else None
+        seen = ranges.get((value.name or "") if value is not None else "")
+        waiting = [value] if value is not None and seen is not None and seen.least < SMALLEST_NORMAL else []
+        while waiting:
+            current = waiting.pop()
+            found.add(current)
+            producer = current.producer()
+            if producer is not None and moves(producer):
+                waiting.extend(moved(producer))
     return found
 
 

@@ -36,8 +36,8 @@ def observe(
 
     Raises DataError where the net does not run on an image, or a value is NaN or infinite.
     """
-    largest = max(calibration.feeds, key=lambda feed: sum(a.size for a in feed.values()))
-    for part in _parts(names, _sizes(model, names, largest), limit):
+    largest = largest_feed(calibration)
+    for part in _parts(names, count_elements(model, names, largest), limit):
         session = open_session(tapped(model, part), "the graph with its inner values as outputs", PLAIN_QDQ)
         for number, feed in enumerate(calibration.feeds):
             for name, array in zip(part, run(session, feed, number)):
@@ -47,6 +47,11 @@ def observe(
                         "the net itself computes this in float32: look at the image, then at the weights",
                     )
                 yield name, array
+
+
+def largest_feed(calibration: Calibration) -> Arrays:
+    """The set of inputs with the most numbers."""
+    return max(calibration.feeds, key=lambda feed: sum(a.size for a in feed.values()))
 
 
 def run(session: onnxruntime.InferenceSession, feed: Arrays, number: int) -> list[NDArray[np.generic]]:
@@ -61,7 +66,7 @@ def run(session: onnxruntime.InferenceSession, feed: Arrays, number: int) -> lis
         ) from error
 
 
-def _sizes(model: ir.Model, names: Sequence[str], feed: Arrays) -> dict[str, int]:
+def count_elements(model: ir.Model, names: Sequence[str], feed: Arrays) -> dict[str, int]:
     """Elements of each value on one set of inputs, counted inside the graph."""
     proto = ir.to_proto(model)
     del proto.graph.output[:]

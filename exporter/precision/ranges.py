@@ -1,6 +1,7 @@
 """What values and sums a net reaches on calibration data, for the question whether float16 holds them.
 
     largest   max |x|
+    least     min |x| of what is not 0
     lost      ||x - float16(x)|| / ||x||                  what rounding takes where numbers become subnormal or 0
     sums      max_o sum_i |w[o, i]| |x[i]| + |b[o]|       the largest partial sum of a layer, in any order of summation
 
@@ -27,9 +28,13 @@ _MEANS = {"GlobalAveragePool", "ReduceMean", "ReduceSum"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueRange:
-    """largest: absolute. lost: the share of the value's norm that float16 loses; about 3e-4 for healthy numbers."""
+    """largest, least: absolute, the least of all that are not 0.
+
+    lost: the share of the value's norm that float16 loses; about 3e-4 for healthy numbers.
+    """
 
     largest: float
+    least: float
     lost: float
 
 
@@ -42,14 +47,19 @@ def measure_ranges(model: ir.Model, calibration: Calibration) -> dict[str, Value
         if value.name and value.dtype == ir.DataType.FLOAT and isinstance(value.type, ir.TensorType)
     ]
     largest = dict.fromkeys(names, 0.0)
+    least = dict.fromkeys(names, np.inf)
     energy, gone = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for name, array in observe(model, names, calibration):
         largest[name] = max(largest[name], float(np.abs(array).max(initial=0.0)))
+        least[name] = min(least[name], float(np.abs(array[array != 0]).min(initial=np.inf)))
         kept, lost = norms(array)
         energy[name] += kept
         gone[name] += lost
     return {
-        n: ValueRange(largest=largest[n], lost=float(np.sqrt(gone[n] / energy[n])) if energy[n] else 0.0) for n in names
+        n: ValueRange(
+            largest=largest[n], least=least[n], lost=float(np.sqrt(gone[n] / energy[n])) if energy[n] else 0.0
+        )
+        for n in names
     }
 
 

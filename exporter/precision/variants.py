@@ -90,6 +90,8 @@ def make_typed(model: ir.Model, request: VariantRequest, calibration: Calibratio
     for name in sorted(options.keep_float - set(model.graph.initializers)):
         near = difflib.get_close_matches(name, list(model.graph.initializers), 3, 0.0)
         raise ConfigError(f"the graph has no weight {name!r} to keep", f"did you mean {' or '.join(near)}?")
+    if request.half and options.int8_weights is None:  # as floats they would be rounded to float16 first
+        options = replace(options, int8_weights=True)
     quantized = quantize(model, calibration, options)
     correction = quantized.correction
     percent = f" {options.percentile:g}" if options.method == "percentile" else ""
@@ -98,6 +100,7 @@ def make_typed(model: ir.Model, request: VariantRequest, calibration: Calibratio
         "calibrator": options.method + percent,
         "equalized": "no" if quantized.equalization is None else "yes",
         "biases": "as they were" if correction is None or not correction.kept else "corrected",
+        "weights": "as int8" if options.stores_int8 else "as floats behind Q and DQ, int8 in an engine",
         "rest": "float16" if request.half else "float32",
     }
     typed = Typed(

@@ -1,9 +1,10 @@
 """What float16 and int8 cost in accuracy on real data, and what int8 brings on this CPU.
 
-    python -m tests.benchmarks.precision DATA [--unet BUNDLE ...] [--quick]
+    python -m tests.benchmarks.precision DATA [--stare BUNDLE ...] [--skip-cifar] [--speed-only] [--quick]
+        [--placements tensorrt onnxruntime]
 
 DATA: the folder of cifar10, stare and weights. ResNet-56: calibrated on 512 training images, settings compared on
-2,000 others by how far the logits are off, accuracy on all 10,000 test images. A U-Net's bundle (made by
+2,000 others by how far the logits are off, accuracy on all 10,000 test images. A bundle of retinal vessels (made by
 `edgeslim compress recipes/joint-stare-unet.yaml`): calibrated on the training images, compared on the validation
 images, Dice on the test images. Nothing is chosen by test images.
 """
@@ -11,6 +12,7 @@ images, Dice on the test images. Nothing is chosen by test images.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +36,7 @@ from edgeslim.exporter.precision import (
     simulate,
     to_float16,
 )
+from edgeslim.exporter.precision.int8 import PLACEMENTS
 from edgeslim.runtime import read_bundle
 from edgeslim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from edgeslim.trainer.data.cifar10 import read_records
@@ -65,20 +68,24 @@ def main() -> None:
     """Print the tables of every net."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.precision", description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--unet", type=Path, nargs="*", default=[])
+    parser.add_argument("--stare", type=Path, nargs="*", default=[])
+    parser.add_argument("--skip-cifar", action="store_true")
+    parser.add_argument("--speed-only", action="store_true")
     parser.add_argument("--quick", action="store_true", help="1,000 test images, and two settings")
+    parser.add_argument("--placements", nargs="+", default=PLACEMENTS, choices=PLACEMENTS)
     given = parser.parse_args()
     warnings.simplefilter("ignore")  # torch's exporter warns about itself
     with tempfile.TemporaryDirectory() as folder:
-        subjects = [_resnet(given.data, Path(folder), 1000 if given.quick else None)]
-        subjects += [_unet(given.data, bundle, Path(folder)) for bundle in given.unet]
+        subjects = [] if given.skip_cifar else [_resnet(given.data, Path(folder), 1000 if given.quick else None)]
+        subjects += [_vessels(given.data, bundle, Path(folder)) for bundle in given.stare]
         for subject in subjects:
-            _print_accuracy(subject, given.quick)
+            if not given.speed_only:
+                _print_accuracy(subject, given.quick, given.placements)
             _print_speed(subject)
 
 
-def _settings(quick: bool) -> Iterator[tuple[str, Int8Options]]:
-    for placement in ("tensorrt", "onnxruntime"):
+def _settings(quick: bool, placements: Sequence[str]) -> Iterator[tuple[str, Int8Options]]:
+    for placement in placements:
         for method in ("mse",) if quick else ("minmax", "percentile", "entropy", "mse"):
             yield f"{method}", Int8Options(placement=placement, method=method, correct_bias=False)
         if not quick:
@@ -87,7 +94,7 @@ def _settings(quick: bool) -> Iterator[tuple[str, Int8Options]]:
             yield "mse, bias corrected", Int8Options(placement=placement)
 
 
-def _print_accuracy(subject: Subject, quick: bool) -> None:
+def _print_accuracy(subject: Subject, quick: bool, placements: Sequence[str]) -> None:
     print(f"\n### {subject.name}\n\n| precision | placement | settings | off, % | score, % | |")
     print("|---|---|---|---:|---:|---|")
 
@@ -101,7 +108,7 @@ def _print_accuracy(subject: Subject, quick: bool) -> None:
     row("float32", "", "", subject.model, False)
     halved = to_float16(subject.model, subject.fit)
     row("float16", "", f"{len(halved.islands)} nodes in float32", halved.model, False)
-    for words, options in _settings(quick):
+    for words, options in _settings(quick, placements):
         made = quantize(subject.model, subject.fit, options)
         c = made.correction
         note = "" if c is None else f"{'kept' if c.kept else 'not kept'}: {c.before:.4f} to {c.after:.4f}"
@@ -126,6 +133,45 @@ def _print_speed(subject: Subject) -> None:
         + ("; ".join(f"{d.where}: {d.reason}" for d in made.declined) or "none"),
         flush=True,
     )
+
+    _print_layers(models, feed)
+
+
+def _print_layers(models: Sequence[bytes], feed: dict[str, Frames]) -> None:
+    """Where the time goes in both: by operator, and convolution by convolution."""
+    profiles = [_profile(model, feed) for model in models]
+    totals: list[dict[str, float]] = []
+    for profile in profiles:
+        totals.append({})
+        for operator, _, taken in profile:
+            totals[-1][operator] = totals[-1].get(operator, 0.0) + taken
+    print("\n| operator | float32, ms | int8, ms |\n|---|---:|---:|")
+    for operator in sorted({*totals[0], *totals[1]}, key=lambda name: -max(t.get(name, 0.0) for t in totals)):
+        cells = [f"{t[operator]:.2f}" if operator in t else "" for t in totals]
+        print(f"| {operator} | {cells[0]} | {cells[1]} |")
+    layers = [[row for row in profile if row[0] in ("Conv", "FusedConv", "QLinearConv")] for profile in profiles]
+    if len(layers[0]) == len(layers[1]) <= 20:
+        print("\n| layer reads | float32, ms | int8, ms | |\n|---|---:|---:|---:|")
+        for (_, shape, before), (_, _, after) in zip(*layers):
+            print(f"| {shape} | {before:.2f} | {after:.2f} | {before / after:.2f}x |")
+
+
+def _profile(model: bytes, feed: dict[str, Frames]) -> list[tuple[str, str, float]]:
+    """(operator, shape of what it reads, median milliseconds) of every node, in the order of computation."""
+    with tempfile.TemporaryDirectory() as folder:
+        backend = OnnxRuntimeBackend(model, profile=Path(folder) / "trace")
+        for _ in range(12):
+            backend.run(feed)
+        events = json.loads(backend.end_profile().read_text(encoding="utf-8"))
+    taken: dict[str, list[float]] = {}
+    seen: dict[str, tuple[str, str]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            shapes = event["args"].get("input_type_shape") or [{}]
+            shape = next((values for values in shapes[0].values()), [])
+            seen.setdefault(event["name"], (event["args"]["op_name"], "x".join(map(str, shape))))
+            taken.setdefault(event["name"], []).append(event["dur"] / 1e3)
+    return [(*seen[name], float(np.median(times[2:]))) for name, times in taken.items()]
 
 
 def _runner(reference: ir.Model, model: ir.Model, integer: bool) -> FrameRunner:
@@ -165,7 +211,7 @@ def _cifar(data: Path, file: str, part: slice) -> tuple[Frames, NDArray[np.uint8
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.asarray(records[:, 0])
 
 
-def _unet(data: Path, bundle: Path, folder: Path) -> Subject:
+def _vessels(data: Path, bundle: Path, folder: Path) -> Subject:
     recipe = load_recipe(RECIPES / "joint-stare-unet.yaml", [f"data.root={data}/stare"])
     kind = open_workspace(recipe, folder / "run", Silent()).kind
     manifest, graph = read_bundle(bundle).manifest, _graph(bundle)

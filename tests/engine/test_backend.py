@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import inspect
 import re
@@ -106,6 +107,63 @@ def test_the_parts_of_a_run_are_timed(tiny: Path, engine: bytes, unified: bool) 
         np.testing.assert_allclose(answers[0], expected(tiny, frames()), rtol=0, atol=1e-6)
         assert (times.copy_in_ms is None) == (times.copy_out_ms is None) == unified
         assert 0 < times.compute_ms <= times.host_ms and 0 < times.enqueue_ms <= times.host_ms
+
+
+class OnGpu:
+    """What torch or CuPy would hold, in the stand-in's memory."""
+
+    def __init__(self, array: np.ndarray, **changes: object) -> None:
+        self.array = array
+        self._changes = changes
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, object]:
+        array = self.array
+        strides = None if array.flags.c_contiguous else array.strides
+        data = (array.ctypes.data, False)
+        made = {"version": 3, "data": data, "shape": array.shape, "typestr": array.dtype.str, "strides": strides}
+        return {**made, **self._changes}
+
+
+def read(resident: object) -> np.ndarray:
+    """The array behind a pointer of the stand-in's GPU."""
+    interface = resident.__cuda_array_interface__  # type: ignore[attr-defined]
+    dtype, shape = np.dtype(interface["typestr"]), interface["shape"]
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(interface["data"][0]))
+    return raw.view(dtype).reshape(shape).copy()
+
+
+@pytest.mark.parametrize("unified", [False, True])
+def test_frames_on_the_gpu_are_read_where_they_are(tiny: Path, engine: bytes, unified: bool) -> None:
+    memory = FakeMemory(unified=unified)
+    with TensorRTBackend(engine, memory=memory) as backend:
+        backend.run({"frame": frames()})
+        copies = memory.calls.count("in")
+        for seed, size in enumerate([(1, 16, 24), (2, 8, 16), (2, 8, 16)]):
+            batch = frames(*size, seed)
+            (answer,) = backend.run_resident({"frame": OnGpu(batch)}).values()
+            assert answer.stream == backend.stream
+            np.testing.assert_allclose(read(answer), expected(tiny, batch), rtol=0, atol=1e-6)
+        assert memory.calls.count("in") == copies
+        host = backend.run({"frame": frames(seed=9)})[0]  # and frames of the CPU as before
+        np.testing.assert_allclose(host, expected(tiny, frames(seed=9)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (frames(), "ndarray, which does not tell where on the GPU it is"),
+        (OnGpu(frames().astype(np.float32)), "frame is float32, the engine takes uint8"),
+        (OnGpu(frames(1, 16, 48)[:, :, ::2]), "has gaps between its elements"),
+        (OnGpu(frames(1, 32, 24)), "the engine was built for"),
+    ],
+)
+def test_an_array_on_the_gpu_that_does_not_fit(engine: bytes, array: OnGpu, message: str) -> None:
+    with TensorRTBackend(engine, memory=FakeMemory()) as backend:
+        with pytest.raises(EngineError, match=message):
+            backend.run_resident({"frame": array})
+        assert backend.run({"frame": frames()})[0].shape == (1, 2, 16, 24)
 
 
 def test_what_an_engine_occupies(engine: bytes) -> None:

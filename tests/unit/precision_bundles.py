@@ -58,6 +58,32 @@ def net(
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
 
 
+def quantized(graph: bytes | onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The layers of a typed graph that are int8, each with its weight: as int8, or as floats behind Q and DQ."""
+    proto = graph if isinstance(graph, onnx.ModelProto) else onnx.load_model_from_string(graph)
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    found = {}
+    for node in proto.graph.node:
+        name = node.input[1] if node.op_type == "Conv" else ""
+        seen = []
+        while name in makers:
+            seen.append(makers[name].op_type)
+            name = makers[name].input[0]
+        if "DequantizeLinear" in seen:
+            found[next(layer for layer in LAYERS if name.startswith(layer))] = stored[name]
+    return found
+
+
+def plant(graph: bytes, layer: str) -> bytes:
+    """The same graph with a fault: the channels of a layer have changed places."""
+    proto = onnx.load_model_from_string(graph)
+    weight = quantized(proto)[layer]
+    moved = np.ascontiguousarray(np.roll(onnx.numpy_helper.to_array(weight), 1, axis=0))
+    weight.CopyFrom(onnx.numpy_helper.from_array(moved, weight.name))
+    return proto.SerializeToString()
+
+
 def frames(count: int, *, channels: int = 3, size: tuple[int, int] = SIZE, seed: int = 1) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, (*size, channels), dtype=np.uint8) for _ in range(count)]

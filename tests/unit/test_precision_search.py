@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from edgeslim.bench.precision import SearchOptions, search_precision
@@ -21,7 +20,7 @@ from edgeslim.runtime import Variant, open_backend, read_bundle
 from edgeslim.runtime.backends import Array, Backend
 from edgeslim.runtime.validation import ValidationSet
 
-from .precision_bundles import LAYERS, frames, labelled, net, write_net
+from .precision_bundles import LAYERS, frames, labelled, net, quantized, write_net
 
 INT8 = VariantRequest(name="int8", options=Int8Options(correct_bias=False), most_loss=0.2)
 MS = 5e-4
@@ -38,9 +37,7 @@ class FakeDevice:
 
     def __call__(self, graph: bytes) -> Backend:
         self.opened += 1
-        proto = onnx.load_model_from_string(graph)
-        weights = [t.name for t in proto.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]
-        low = frozenset(layer for layer in LAYERS if any(name.startswith(layer) for name in weights))
+        low = frozenset(quantized(graph))
         return _Paused(open_backend("onnxruntime", graph), self.pause(low))
 
 
@@ -110,9 +107,7 @@ def test_a_group_that_makes_the_device_slower_goes_back(tmp_path: Path) -> None:
     # What is in the bundle is what was chosen.
     whole = read_bundle(bundle)
     assert whole.manifest.variants == (variant,)
-    weights = onnx.load_model_from_string(whole.graph("int8")).graph.initializer
-    low = {t.name.partition(".")[0] for t in weights if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4}
-    assert low == {"first", "third", "head"}
+    assert set(quantized(whole.graph("int8"))) == {"first", "third", "head"}
 
 
 def test_groups_that_pay_only_together_stay_together(tmp_path: Path) -> None:

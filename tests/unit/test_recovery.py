@@ -331,6 +331,6 @@ def test_the_lowest_scores_add_up_to_the_error_that_least_squares_leaves() -> No
 
 
 def test_the_modules_of_recovery_need_no_torch() -> None:
-    for name in ("recover", "walk", "readers", "normal", "least_squares", "twins", "batch_norm", "settle"):
+    for name in ("recover", "readers", "normal", "least_squares", "twins", "batch_norm", "settle"):
         module = importlib.import_module(f"edgeslim.trainer.recovery.{name}")
         assert not any(getattr(v, "__name__", "").startswith("torch") for v in vars(module).values())

@@ -23,7 +23,7 @@ from edgeslim.runtime import GoldenCase, GoldenSpec, Variant, load, read_bundle
 from edgeslim.runtime.golden import verify_cases
 from edgeslim.runtime.validation import ValidationSet, make_validation, score
 
-from .precision_bundles import frames, labelled, net, write_net
+from .precision_bundles import frames, labelled, net, plant, write_net
 
 FP16 = VariantRequest(name="fp16", options=Fp16Options())
 INT8 = VariantRequest(name="int8", options=Int8Options(), most_loss=0.2)
@@ -200,20 +200,13 @@ def test_a_loss_of_score_is_refused_with_the_layers(tmp_path: Path) -> None:
 
 
 def test_a_variant_that_is_noise_is_refused_whatever_it_scores(tmp_path: Path) -> None:
-    """A weight of int8 doubled: nothing scores it, and it does not get in."""
+    """Nothing scores it, and it does not get in."""
     whole = read_bundle(write_net(tmp_path / "a.bundle"))
     model = ir.from_proto(onnx.load_model_from_string(whole.model))
     calibration = open_calibration(model, as_batches(frames(4), whole.manifest))
     typed = make_typed(model, INT8, calibration)
-    proto = ir.to_proto(typed.model)
-    for tensor in proto.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.INT8 and tensor.name.startswith("head") and tensor.dims[:1] == [2]:
-            values = onnx.numpy_helper.to_array(tensor)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.roll(values, 1, axis=0), tensor.name))
-            break
-    else:
-        pytest.fail("no int8 weight to plant the fault in")
-    planted = dataclasses.replace(typed, model=ir.from_proto(proto))
+    faulty = plant(ir.to_proto(typed.model).SerializeToString(), "head")
+    planted = dataclasses.replace(typed, model=ir.from_proto(onnx.load_model_from_string(faulty)))
     with pytest.raises(CertificateError, match="of its own size away from the model's on real frames") as caught:
         judge(whole, model, planted, INT8, calibration, None)
     assert "worst: Conv logits (weight head.weight)" in caught.value.message
@@ -224,20 +217,12 @@ def test_an_engine_that_is_wrong_is_outside_of_the_limits(tmp_path: Path) -> Non
     bundle = write_net(tmp_path / "a.bundle")
     (variant,) = make(bundle, INT8)
     whole = read_bundle(bundle)
-    wrong = onnx.load_model_from_string(whole.graph("int8"))
-    for tensor in wrong.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.INT8 and tensor.name.startswith("first") and tensor.dims[:1] == [8]:
-            values = onnx.numpy_helper.to_array(tensor)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.roll(values, 1, axis=0), tensor.name))
-            break
-    else:
-        pytest.fail("no int8 weight to plant the fault in")
     files = {n: d for n, d in whole.files.items() if n not in (whole.manifest.model, variant.file)}
     planted = write_bundle(
         tmp_path / "b.bundle",
         model=whole.model,
         manifest=whole.manifest,
-        files={**files, variant.file: wrong.SerializeToString()},
+        files={**files, variant.file: plant(whole.graph("int8"), "first")},
     )
     with load(planted, precision="int8") as session, pytest.raises(CertificateError):
         session.verify_golden()

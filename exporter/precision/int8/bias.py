@@ -21,10 +21,12 @@ from ...names import add_constant
 from ...walk import Walk
 from ...weights import with_weights
 from ..calibration import Calibration
-from ..observe import PLAIN_QDQ, run
+from ..observe import PLAIN_QDQ, count_elements, largest_feed, run
 from .layers import Layer
 from .placement import sole_reader
 
+_LIVE = 6
+"""Values of the size of the largest that a walk holds at a time: what is read, what is made, shortcuts."""
 CHANNELS = 1
 """The axis of channels of what a layer says."""
 
@@ -58,15 +60,23 @@ def correct_bias(
     return with_weights(quantized, changed), shifts
 
 
+def images_within(model: ir.Model, layers: Sequence[Layer], calibration: Calibration, limit: int) -> int:
+    """How many images a walk can hold in about `limit` bytes, at least one: some values of each live at a time."""
+    names = [layer.result.name or "" for layer in layers]
+    largest = max(count_elements(model, names, largest_feed(calibration)).values(), default=1)
+    return max(1, limit // (4 * _LIVE * largest))
+
+
 def _heard(value: ir.Value) -> ir.Value:
-    """The sum that a layer's result goes into and nowhere else, of the same shape; else the result itself."""
+    """The sum that a layer's result goes into and nowhere else, if it is not spread over it; else the result itself."""
     node = sole_reader(value)
-    if node is None or node.op_type != "Add" or value.shape is None or node.outputs[0].shape is None:
+    if node is None or node.op_type != "Add" or any(v is None or v.is_initializer() for v in node.inputs):
         return value
-    alike = len(value.shape) == len(node.outputs[0].shape)
-    sums = [v for v in node.inputs if v is not None and v is not value and not v.is_initializer()]
-    same = all(v.shape is not None and list(v.shape) == list(value.shape) for v in sums if value.shape is not None)
-    return node.outputs[0] if alike and sums and same else value
+    whole = node.outputs[0]
+    if value.shape is None or whole.shape is None or len(value.shape) != len(whole.shape):
+        return value
+    spread = any(mine == 1 and all_of_it != 1 for mine, all_of_it in zip(value.shape, whole.shape))
+    return value if spread else whole
 
 
 def _mean(batches: Sequence[NDArray[np.generic]], axis: int) -> NDArray[np.float64]:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..movers import sources
 from .layers import Layer
-from .placement import Placement, Reader, joined, reader, sole_reader, sources
+from .placement import Placement, Reader, joined, reader, sole_reader
 
 
 def place_for_tensorrt(model: ir.Model, layers: list[Layer]) -> Placement:

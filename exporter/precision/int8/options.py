@@ -16,8 +16,10 @@ class Int8Options:
 
     percentile: of absolute values, for that method. bins: of the histograms. equalize: across layers, before anything
     is quantised. correct_bias: afterwards, on at most `bias_images` calibration images, which are held in memory
-    together. quantize_outputs: the graph's outputs too, for ONNX Runtime alone. keep_float: weights (initializers)
-    whose layers stay as they are.
+    together, and on fewer where they are large. quantize_outputs: the graph's outputs too, for ONNX Runtime alone.
+    keep_float: weights (initializers) whose layers stay as they are. int8_weights: weights are stored as int8; else as
+    float with Q and DQ, four times the bytes, for parsers that take no int8 constants: those of TensorRT 8 refuse them
+    ("invalid weights type of Int8"). None: as floats where placed for TensorRT, whose engines have them as int8 anyway.
     """
 
     placement: str = "tensorrt"
@@ -29,6 +31,7 @@ class Int8Options:
     bias_images: int = 64
     quantize_outputs: bool = False
     keep_float: frozenset[str] = frozenset()
+    int8_weights: bool | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is not allowed."""
@@ -48,3 +51,8 @@ class Int8Options:
                 "int8 quantize_outputs: TensorRT fuses nothing behind the last layer, and outputs lose accuracy",
                 "leave it off, or place for onnxruntime",
             )
+
+    @property
+    def stores_int8(self) -> bool:
+        """Whether weights are stored as int8."""
+        return self.placement == "onnxruntime" if self.int8_weights is None else self.int8_weights

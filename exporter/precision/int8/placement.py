@@ -17,62 +17,24 @@ from .layers import Layer
 Reader = tuple[str, int]
 """A node by its first output, and which of its inputs."""
 
-MOVERS = frozenset(
-    {
-        "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize",
-        "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-    }
-)  # fmt: skip
-"""Operators whose outputs hold numbers of their input and nothing else (`moves`)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """values: value -> who reads it through Q/DQ. layers: whose weights are bytes. signed: int8 activations, or uint8.
 
-    shared: sets of values with one scale.
+    shared: sets of values with one scale. outputs: of the graph, that are given out through Q/DQ.
     """
 
     values: Mapping[str, frozenset[Reader]]
     layers: tuple[Layer, ...]
     signed: bool
     shared: tuple[frozenset[str], ...]
+    outputs: frozenset[str] = frozenset()
 
 
 def reader(node: ir.Node, index: int) -> Reader:
     """How a reader is named."""
     return (node.outputs[0].name or "", index)
-
-
-def moves(node: ir.Node) -> bool:
-    """Whether a node only moves numbers. Padding with anything but 0 and a Resize between pixels make new ones."""
-    if node.op_type == "Resize":
-        return "mode" not in node.attributes or node.attributes["mode"].as_string() == "nearest"
-    if node.op_type == "Pad":
-        mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
-        filler = node.inputs[2] if len(node.inputs) > 2 else None
-        zero = filler is None or (filler.const_value is not None and not filler.const_value.numpy().any())
-        return mode != "constant" or zero
-    return node.op_type in MOVERS
-
-
-def moved(node: ir.Node) -> list[ir.Value]:
-    """The inputs whose numbers a mover moves."""
-    wanted = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-    return [v for v in wanted if v is not None]
-
-
-def sources(value: ir.Value) -> set[str]:
-    """Where the numbers of a value come from: back through all that only moves them."""
-    found, waiting = set(), [value]
-    while waiting:
-        current = waiting.pop()
-        producer = current.producer()
-        if producer is not None and moves(producer):
-            waiting.extend(moved(producer))
-        else:
-            found.add(current.name or "")
-    return found
 
 
 def joined(groups: Iterable[Iterable[str]]) -> tuple[frozenset[str], ...]:
@@ -87,13 +49,16 @@ def joined(groups: Iterable[Iterable[str]]) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(g) for g in found)
 
 
-def readers_of(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
-    """Who reads a value, in the graph itself, in graph order as far as known."""
+def readers_of(value: ir.Value, graph: ir.Graph) -> Iterator[tuple[ir.Node, int]]:
+    """Who reads a value in the graph itself. What reads it inside of a sub-graph goes on reading floats."""
     for use in value.uses():
-        yield use.node, use.idx
+        if use.node.graph is graph:
+            yield use.node, use.idx
 
 
 def sole_reader(value: ir.Value) -> ir.Node | None:
     """The one node that reads a value which is no output of the graph; None where there are none or several."""
-    users = list(value.uses())
-    return users[0].node if len(users) == 1 and not value.is_graph_output() else None
+    users, producer = list(value.uses()), value.producer()
+    if len(users) != 1 or value.is_graph_output() or producer is None or users[0].node.graph is not producer.graph:
+        return None
+    return users[0].node

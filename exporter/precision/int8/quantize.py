@@ -14,7 +14,7 @@ from edgeslim.errors import UnsupportedGraphError
 
 from ..calibration import Calibration
 from ..deviation import measure_deviation
-from .bias import correct_bias
+from .bias import correct_bias, images_within
 from .equalize import Equalization, equalize
 from .for_onnxruntime import place_for_onnxruntime
 from .for_tensorrt import place_for_tensorrt
@@ -31,6 +31,8 @@ OPSET = 13
 """The first one whose QuantizeLinear and DequantizeLinear know a scale per channel."""
 
 
+_BYTES = 1 << 30
+"""Of values that a bias correction holds together."""
 _JUDGES = 64
 """Images at most on which a bias correction is judged."""
 
@@ -81,7 +83,7 @@ def quantize(model: ir.Model, calibration: Calibration, options: Int8Options | N
     placement, declined = _place(graph, options)
     histograms = measure_histograms(graph, list(placement.values), calibration, options.bins)
     scales = find_scales(placement, histograms, options)
-    quantized = insert(graph, placement, scales)
+    quantized = insert(graph, placement, scales, options.stores_int8)
     correction = None
     if options.correct_bias:
         correction = _corrected(graph, quantized, placement, calibration, options)
@@ -101,7 +103,8 @@ def _corrected(
 ) -> Correction:
     """The graph with other biases, and whether it is nearer to the float one on images that took no part."""
     spared = len(calibration.feeds) // 5
-    fitted = min(options.bias_images, len(calibration.feeds) - spared)
+    held = images_within(model, placement.layers, calibration, _BYTES)
+    fitted = min(options.bias_images, held, len(calibration.feeds) - spared)
     judged = calibration.part(fitted, fitted + _JUDGES) if spared else calibration
     corrected, shifts = correct_bias(model, quantized, placement.layers, calibration.part(0, fitted))
     before, after = (_distance(model, graph, judged) for graph in (quantized, corrected))

@@ -9,6 +9,7 @@ net or adapter that cannot be captured, is queued layer by layer as before; `gra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
 from types import TracebackType
@@ -23,6 +24,7 @@ from .log import Log
 from .memory import DeviceMemory, open_memory
 from .module import import_tensorrt
 from .reasons import load_engine
+from .resident import CudaArray, ResidentArray, locate
 from .slots import Shape, make_slots, set_shapes
 
 _NS_PER_MS = 1e6
@@ -149,6 +151,38 @@ class TensorRTBackend:
             host_ms=(over - begin) / _NS_PER_MS,
         )
 
+    def run_resident(self, feeds: Mapping[str, CudaArray]) -> dict[str, ResidentArray]:
+        """Run on arrays that are on the GPU, and leave the outputs there; it is over when this returns.
+
+        feeds: every input by name, of its type, without gaps. What wrote them must be done, or have been queued on
+        `stream`. The outputs are the engine's own buffers, until the next run.
+        Raises EngineError for an array that does not fit.
+        """
+        self._check_open()
+        found = {
+            slot.spec.name: locate(feeds[slot.spec.name], slot.spec.name, slot.spec.dtype) for slot in self._inputs
+        }
+        self._set_shapes({name: shape for name, (_, shape) in found.items()})
+        try:
+            for name, (address, _) in found.items():
+                self._context.set_tensor_address(name, address)
+            self._enqueue()
+            self._memory.synchronize()
+        finally:  # the next frame may come from the CPU again
+            for slot in self._inputs:
+                self._context.set_tensor_address(slot.spec.name, slot.device)
+        return {
+            slot.spec.name: ResidentArray(
+                address=slot.device, shape=shape, dtype=slot.spec.dtype, stream=self._memory.stream
+            )
+            for slot, shape in zip(self._outputs, self._out_shapes)
+        }
+
+    @property
+    def stream(self) -> int:
+        """The handle of the CUDA stream that everything is queued on."""
+        return self._memory.stream
+
     def memory_use(self) -> EngineMemory:
         """What the engine says of itself, and the buffers made here."""
         engine = self._engine
@@ -188,15 +222,9 @@ class TensorRTBackend:
 
     def _fill(self, feeds: dict[str, Array]) -> None:
         """Put the arrays into page-locked memory; tell TensorRT where their shapes are new."""
-        if self._closed:
-            raise EngineError("the session is closed", "run inside its `with` block")
+        self._check_open()
         shapes = {slot.spec.name: feeds[slot.spec.name].shape for slot in self._inputs}
-        if shapes != self._shapes:
-            self._forget_graph()
-            self._shapes = {}  # until they all are accepted
-            set_shapes(self._context, self._inputs, shapes)
-            self._out_shapes = [tuple(self._context.get_tensor_shape(slot.spec.name)) for slot in self._outputs]
-            self._shapes, self._runs = shapes, 0
+        self._set_shapes(shapes)
         for slot in self._inputs:
             array = feeds[slot.spec.name]
             if array.dtype != np.dtype(slot.spec.dtype):
@@ -204,6 +232,20 @@ class TensorRTBackend:
                     f"{slot.spec.name} is {array.dtype}, the engine takes {slot.spec.dtype}", "convert the frames first"
                 )
             np.copyto(slot.view(shapes[slot.spec.name]), array)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the session is closed", "run inside its `with` block")
+
+    def _set_shapes(self, shapes: dict[str, Shape]) -> None:
+        """Tell TensorRT the inputs' shapes where they are new, and ask for those of the outputs."""
+        if shapes == self._shapes:
+            return
+        self._forget_graph()
+        self._shapes = {}  # until they all are accepted
+        set_shapes(self._context, self._inputs, shapes)
+        self._out_shapes = [tuple(self._context.get_tensor_shape(slot.spec.name)) for slot in self._outputs]
+        self._shapes, self._runs = shapes, 0
 
     def _compute(self) -> None:
         """Queue the net, by its graph where there is one."""
