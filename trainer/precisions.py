@@ -6,12 +6,14 @@ from pathlib import Path
 
 from edgeslim.atomic import write_bytes
 from edgeslim.bench.precision import SearchOptions, search_precision
+from edgeslim.errors import BudgetError, CertificateError
 from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.exporter.precision.variants import add_variants
 from edgeslim.progress import Progress
 from edgeslim.runtime import Bundle, Variant
 from edgeslim.runtime.validation import ValidationSet, make_validation, validation_bytes
 
+from .recipe_precision import PrecisionSection
 from .workspace import Workspace
 
 VALIDATION = "validation.npz"
@@ -28,16 +30,25 @@ def make_precisions(workspace: Workspace, bundle: Path, progress: Progress) -> t
     data = validation_set(workspace)
     made: list[Variant] = []
     for section in sections:
-        frames = workspace.kind.training_frames(section.images, workspace.image.multiple)
-        request = section.request
-        if len(frames) < section.images:
-            progress.note(f"precision {request.name} asks for {section.images} images, there are {len(frames)}")
-        if section.search:
-            options = SearchOptions(groups=section.groups, threads=workspace.recipe.bench.threads)
-            made.append(search_precision(bundle, request, frames, data, options=options, progress=progress))
-        else:
-            made += add_variants(bundle, [request], frames, validation=data, progress=progress)
+        try:
+            made.append(_make(workspace, bundle, section, data, progress))
+        except (CertificateError, BudgetError) as error:
+            kept = "what was trained is kept: change or leave out this entry of precisions, and run it again"
+            raise type(error)(error.message, f"{error.hint}; {kept}") from error
     return tuple(made)
+
+
+def _make(
+    workspace: Workspace, bundle: Path, section: PrecisionSection, data: ValidationSet, progress: Progress
+) -> Variant:
+    frames = workspace.kind.training_frames(section.images, workspace.image.multiple)
+    request = section.request
+    if len(frames) < section.images:
+        progress.note(f"precision {request.name} asks for {section.images} images, there are {len(frames)}")
+    if section.search:
+        options = SearchOptions(groups=section.groups, threads=workspace.recipe.bench.threads)
+        return search_precision(bundle, request, frames, data, options=options, progress=progress)
+    return add_variants(bundle, [request], frames, validation=data, progress=progress)[0]
 
 
 def take_precisions(workspace: Workspace, measured: Bundle, bundle: Path) -> bool:

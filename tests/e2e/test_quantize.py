@@ -193,6 +193,18 @@ PRECISIONS = [
 ]
 
 
+def test_a_precision_that_loses_too_much_stops_the_job_and_keeps_what_was_trained(
+    finished: Run, run_copy: Path, cli: Cli
+) -> None:
+    """Noise for calibration would be a fault of data; ranges cut at the median are a fault that a recipe can hold."""
+    low = {"kind": "int8", "images": 4, "method": "percentile", "percentile": 50.1, "bias_correction": False}
+    recipe = write_recipe(run_copy.parent / "low.yaml", precisions=[low])
+    stages = content(run_copy / "stages")
+    refused(cli("compress", recipe, "--out", run_copy), "in int8", "what was trained is kept", code=3)
+    assert content(run_copy / "stages") == stages
+    assert not read_bundle(run_copy / "compact.bundle").manifest.variants
+
+
 @pytest.fixture
 def with_precisions(finished: Run, run_copy: Path, cli: Cli) -> tuple[Path, dict[str, Any], str]:
     """The finished run with precisions in its recipe: nothing is trained again."""

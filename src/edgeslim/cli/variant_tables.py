@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
-from edgeslim.runtime import GroupChoice, Variant
-from edgeslim.runtime.validation import main_score
-from edgeslim.runtime.variants import made_with, runs_on
+if TYPE_CHECKING:
+    from edgeslim.runtime import GroupChoice, Variant
 
 
 def variants_table(variants: Sequence[Variant]) -> Table:
     """One row a precision: what it weighs, how far it is from fp32, what it scores beside it, and what runs it."""
+    from edgeslim.runtime.validation import main_score
+    from edgeslim.runtime.variants import runs_on
+
     table = Table(title="precisions", title_justify="left", box=box.SIMPLE)
     table.add_column("name", style="bold", overflow="fold")
     for column in ("weights", "distance", "score", "fp32"):
@@ -33,6 +36,8 @@ def variants_table(variants: Sequence[Variant]) -> Table:
 
 def details(variant: Variant) -> Iterator[Table]:
     """What it was made with, what stayed in fp32 and why, and what a search found, where there is any of it."""
+    from edgeslim.runtime.variants import made_with
+
     made = Table(title=f"{variant.name}: made with", title_justify="left", box=box.SIMPLE, show_header=False)
     made.add_column("", overflow="fold")
     made.add_row(made_with(variant))
