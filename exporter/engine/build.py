@@ -64,6 +64,7 @@ def build(
         configured = configure(trt, net, options, frames, sparse=sparse)
         cache = _load_timings(configured.config, timings, notes)
         watch = Watch(trt, configured.config, progress)
+        log.errors.clear()
         memory = net.builder.build_serialized_network(net.network, configured.config)
         if watch.stopped is not None:
             raise watch.stopped
@@ -85,8 +86,7 @@ def _with_less(trt: ModuleType, log: Log, options: BuildOptions, notes: list[str
     """The same options with half the workspace. Raises EngineError where that is not what was missing."""
     reason = log.reason("it gives no reason")
     if not log.says(*_NO_MEMORY):
-        hint = "give more with --workspace" if log.says(*_NO_WORKSPACE) else "the reason above is TensorRT's own"
-        raise EngineError(f"TensorRT {trt.__version__} built no engine: {reason}", hint)
+        raise EngineError(f"TensorRT {trt.__version__} built no engine: {reason}", _hint(log, options))
     asked = options.workspace_bytes
     less = FIRST_WORKSPACE if asked is None else asked // 2
     if less < LEAST_WORKSPACE:
@@ -98,6 +98,14 @@ def _with_less(trt: ModuleType, log: Log, options: BuildOptions, notes: list[str
     progress.note(notes[-1])
     log.errors.clear()
     return replace(options, workspace_bytes=less)
+
+
+def _hint(log: Log, options: BuildOptions) -> str:
+    if log.says(*_NO_WORKSPACE):
+        return "give more with --workspace"
+    if log.says("turing") and "75" in options.targets:
+        return "leave 75 out of --sm, or choose a precision without products of float32 matrices, such as fp16"
+    return "the reason above is TensorRT's own"
 
 
 def _load_timings(config: TrtObject, timings: Path | None, notes: list[str]) -> TrtObject:

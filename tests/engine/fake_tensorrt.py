@@ -73,9 +73,18 @@ def fake_tensorrt(version: str, plan: Plan | None = None, capability: str = "8.7
     trt.ILogger = type("ILogger", (), {"__init__": lambda self: None, "Severity": _Severity})
     if "IProgressMonitor" in members("top-level changes", version):
         trt.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
-    trt.Builder = lambda logger: _restricted(_Builder, "Builder", version)(trt, plan, version, logger, capability)
+    first: list[Any] = []
+
+    def one(logger: Any) -> Any:
+        """The first logger of the process is the one that hears: as in the real thing."""
+        first.append(logger)
+        if first[0] is not logger:
+            first[0].log(_Severity.WARNING, "The logger passed differs from one already registered")
+        return first[0]
+
+    trt.Builder = lambda logger: _restricted(_Builder, "Builder", version)(trt, plan, version, one(logger), capability)
     trt.OnnxParser = lambda network, logger: _restricted(_Parser, "OnnxParser", version)(trt, plan, version, network)
-    trt.Runtime = lambda logger: _restricted(_Runtime, "Runtime", version)(trt, plan, version, logger, capability)
+    trt.Runtime = lambda logger: _restricted(_Runtime, "Runtime", version)(trt, plan, version, one(logger), capability)
     module: ModuleType = trt
     return module
 

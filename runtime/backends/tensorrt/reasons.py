@@ -20,6 +20,11 @@ _CAUSES = (
         "`edgeslim doctor` tells what driver and GPU there are",
     ),
     (
+        ("magictag", "magic tag"),  # the words of 11 and RTX go on about versions, whatever the first bytes are
+        "it is truncated or damaged, or comes from another TensorRT",
+        "run `edgeslim build` again on this machine",
+    ),
+    (
         (
             "compute capability",
             "different device",
@@ -54,7 +59,7 @@ _CAUSES = (
         "end other programs; on a Jetson the CPU's memory is the GPU's",
     ),
     (
-        ("magic", "corrupt", "truncat", "header", "malformed", "unexpected end", "checksum", "deserializ"),
+        ("corrupt", "truncat", "header", "malformed", "unexpected end", "checksum", "deserializ"),
         "it is truncated or damaged, or no engine at all",
         "run `edgeslim build` again",
     ),
