@@ -30,6 +30,8 @@ FIRST_WORKSPACE = 1024 * 2**20
 """What is tried after TensorRT's own choice, which is all memory there is."""
 _NO_MEMORY = ("out of memory", "outofmemory", "insufficient memory", "cudaerrormemoryallocation", "failed to allocate")
 _NO_WORKSPACE = ("insufficient workspace", "not enough workspace", "increase workspace", "workspace size")
+_NO_NEWS = ("has int64 binding",)
+"""Warnings for those who write down the types of outputs by hand; the runtime here asks the engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,8 @@ def build(
             break
         options = _with_less(trt, log, options, notes, progress)
     _save_timings(cache, timings, notes)
-    notes += [*configured.notes, *map(_one_line, log.warnings)]
+    told = (text for text in map(_one_line, log.warnings) if not any(word in text.lower() for word in _NO_NEWS))
+    notes += [*configured.notes, *told]
     return Serialized(
         engine=bytes(memory),
         seconds=time.monotonic() - start,

@@ -14,6 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeslim.errors import ConfigError, DeviceError, EngineError
 from edgeslim.progress import Progress
 from edgeslim.runtime import Bundle, FrameRange, read_bundle
@@ -29,6 +32,7 @@ from edgeslim.runtime.validation import ValidationSet
 from .build import Serialized, build
 from .check import Checked, OpenEngine, check_engine
 from .config import configure
+from .diagnose import diagnose
 from .frames import frames_of
 from .network import Network, parse_network, stays_typed
 from .options import BuildOptions
@@ -160,7 +164,7 @@ def _build_new(
         sparse=job.sparse, timings=_timings(job, store), progress=progress,
     )  # fmt: skip
     progress.stage("checking")
-    checked = _check(job, made.engine, runs, data, most_loss)
+    checked = _check(job, made.engine, runs, data, most_loss, progress)
     stored = store.put(made.engine, _record(job, made, checked), layers=checked.layers)
     return Built(stored=stored, reused=False, layers=made.layers)
 
@@ -177,7 +181,7 @@ def _check_again(
     """Run an engine that was found: one that was never run, or with another validation set."""
     progress.stage("checking")
     engine = found.read()
-    checked = _check(job, engine, runs, data, most_loss)
+    checked = _check(job, engine, runs, data, most_loss, progress)
     if checked.golden is None:
         return found
     record = replace(
@@ -187,14 +191,32 @@ def _check_again(
     return store.put(engine, record, layers=checked.layers)
 
 
-def _check(job: _Job, engine: bytes, runs: OpenEngine, data: ValidationSet | None, most_loss: float) -> Checked:
+def _check(
+    job: _Job, engine: bytes, runs: OpenEngine, data: ValidationSet | None, most_loss: float, progress: Progress
+) -> Checked:
     targets, own = job.spec.targets, (job.here.compute_capability or "").replace(".", "")
     if targets and own not in targets:
         seen = f"this GPU is sm{own}" if own else job.here.problem or "there is no GPU here"
         return Checked(unchecked=f"it was built for {job.spec.where}; {seen}")
+    precision = job.options.precision
+
+    def worst_layers(frames: NDArray[np.uint8]) -> str:
+        progress.stage("comparing layers")
+        return diagnose(job.bundle, precision, functools.partial(_open_graph, job, runs, progress), frames)
+
     return check_engine(
-        engine, job.bundle, job.options.precision, job.frames, runs, validation=data, most_loss=most_loss
-    )
+        engine, job.bundle, precision, job.frames, runs,
+        validation=data, most_loss=most_loss, diagnose=worst_layers,
+    )  # fmt: skip
+
+
+def _open_graph(job: _Job, runs: OpenEngine, progress: Progress, graph: bytes) -> Backend:
+    """Another graph with the same inputs, built with the same options."""
+    net = parse_network(job.trt, job.log, graph, typed=job.net.typed, where="the graph with its inner values given out")
+    made = build(
+        job.trt, job.log, net, job.options, job.frames, sparse=job.sparse, timings=None, progress=progress
+    )  # fmt: skip
+    return runs(made.engine)
 
 
 def _open(job: _Job, engine: bytes) -> Backend:

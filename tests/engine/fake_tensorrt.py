@@ -45,6 +45,10 @@ class Plan:
     """The builder fails with these words."""
     off_by: float = 0.0
     """Added to every output of every engine."""
+    wrong_values: dict[str, float] = field(default_factory=dict)
+    """Inner value -> what its layer adds to it by mistake; whoever reads it goes on with that."""
+    wrong_where_fused: bool = False
+    """Such a layer is right where its value is an output."""
     not_on_dla: frozenset[str] = frozenset()
     dla_cores: int = 0
     fails_to_run: bool = False
@@ -337,7 +341,27 @@ class _Builder:
             "compatible": "VERSION_COMPATIBLE" in config._flags,
         }  # fmt: skip
         text = json.dumps(header).encode()
-        return MAGIC + len(text).to_bytes(4, "little") + text + network.model
+        return MAGIC + len(text).to_bytes(4, "little") + text + _with_faults(network.model, self._plan)
+
+
+def _with_faults(model: bytes, plan: Plan) -> bytes:
+    if not plan.wrong_values:
+        return model
+    proto = onnx.load_model_from_string(model)
+    graph = proto.graph
+    given_out = {value.name for value in graph.output}
+    for node in list(graph.node):
+        name = node.output[0]
+        if name not in plan.wrong_values or (plan.wrong_where_fused and name in given_out):
+            continue
+        node.output[0] = f"{name} before the fault"
+        fault = onnx.helper.make_node("Constant", [], [f"{name} fault"], value_float=plan.wrong_values[name])
+        likes = onnx.helper.make_node("CastLike", [fault.output[0], node.output[0]], [f"{name} cast"])
+        adds = onnx.helper.make_node("Add", [node.output[0], likes.output[0]], [name])
+        place = list(graph.node).index(node) + 1
+        for offset, new in enumerate((fault, likes, adds)):
+            graph.node.insert(place + offset, new)
+    return proto.SerializeToString()
 
 
 class _Runtime:

@@ -14,6 +14,7 @@ from torch import nn
 
 from edgeslim.errors import EngineError
 from edgeslim.exporter.engine import BuildOptions, Built, build_engine, parse_frames
+from edgeslim.exporter.engine.diagnose import graph_with_layers
 from edgeslim.progress import Silent
 from edgeslim.runtime import read_bundle
 from edgeslim.runtime.engines.here import Here
@@ -21,10 +22,10 @@ from edgeslim.trainer.models.cifar_resnet import CifarResNet
 from edgeslim.trainer.models.mobilenetv3 import MobileNetV3LRASPP
 from edgeslim.trainer.models.unet import UNet
 
-from .typed_nets import EVERY_GPU, PRECISIONS, write_bundle
+from .typed_nets import EVERY_GPU, PRECISIONS, build_graph, write_bundle
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed: pip install 'edgeslim[rtx]'")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nets")]  # one process: the bundles are made once
 
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "unet": (lambda: UNet(width=16, depth=2), (1, 3, 64, 64)),
@@ -91,3 +92,13 @@ def test_a_range_of_frames(bundles: Bundles) -> None:
             bundles("unet"), precision=precision, targets=("86",), frames=parse_frames("1x32x32:1x64x64:4x128x96")
         ).stored.record.spec
         assert spec.frames.maximum == (4, 128, 96)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_engines_that_give_out_every_layer_are_built_too(name: str, bundles: Bundles) -> None:
+    """What `diagnose` asks for when an engine is wrong. Whether it finds a fault is tested on a stand-in."""
+    for precision in PRECISIONS:
+        _, names, graph = graph_with_layers(read_bundle(bundles(name)).graph(precision))
+        assert len(names) > 15
+        made = build_graph(graph, NETS[name][1], EVERY_GPU[1:])
+        assert made.layers > 20 and len(made.engine) > 10_000
