@@ -8,6 +8,7 @@ down to 16 MiB; every other reason goes to the person.
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -76,10 +77,11 @@ def build(
     _save_timings(cache, timings, notes)
     told = (text for text in map(_one_line, log.warnings) if not any(word in text.lower() for word in _NO_NEWS))
     notes += [*configured.notes, *told]
+    reasons = {name: _said_of(name, log) or reason for name, reason in configured.on_gpu.items()}
     return Serialized(
         engine=bytes(memory),
         seconds=time.monotonic() - start,
-        configured=configured,
+        configured=replace(configured, on_gpu=reasons),
         layers=net.network.num_layers,
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -135,6 +137,12 @@ def _save_timings(cache: TrtObject, timings: Path | None, notes: list[str]) -> N
         write_bytes(timings, bytes(cache.serialize()))
     except OSError as error:  # the engine itself is there
         notes.append(f"the timing cache {timings} could not be written: {error.strerror}")
+
+
+def _said_of(layer: str, log: Log) -> str | None:
+    """TensorRT's own words about a layer that the DLA does not take; None where its log has none."""
+    whole = re.compile(rf"(?<![\w./]){re.escape(layer)}(?![\w./])")
+    return next((_one_line(text) for text in log.warnings if whole.search(text) and "dla" in text.lower()), None)
 
 
 def _one_line(text: str) -> str:

@@ -50,6 +50,8 @@ class Plan:
     wrong_where_fused: bool = False
     """Such a layer is right where its value is an output."""
     not_on_dla: frozenset[str] = frozenset()
+    told_of_dla: frozenset[str] = frozenset()
+    """Layers of which the log says why they are not on it."""
     dla_cores: int = 0
     fails_to_run: bool = False
     no_context: bool = False
@@ -336,6 +338,8 @@ class _Builder:
                     return None
             monitor.phase_finish("Building engine")
         self._logger.log(_Severity.WARNING, "a warning\nof two lines")
+        for name in sorted(self._plan.told_of_dla):
+            self._logger.log(_Severity.WARNING, f"Validation failed for DLA layer: {name}.\nSwitching to GPU fallback.")
         header = {
             "version": self._trt.__version__, "capability": self._capability, "shapes": config._profiles[0].shapes,
             "compatible": "VERSION_COMPATIBLE" in config._flags,
