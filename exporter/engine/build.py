@@ -108,6 +108,8 @@ def _with_less(trt: ModuleType, log: Log, options: BuildOptions, notes: list[str
 def _hint(log: Log, options: BuildOptions) -> str:
     if log.says(*_NO_WORKSPACE):
         return "give more with --workspace"
+    if options.version_compatible and log.says("nvinfer_lean"):
+        return "leave out --version-compatible: the lean runtime that such an engine brings along is not installed"
     if log.says("turing") and "75" in options.targets:
         return "leave 75 out of --sm, or choose a precision without products of float32 matrices, such as fp16"
     return "the reason above is TensorRT's own"
@@ -141,7 +143,7 @@ def _save_timings(cache: TrtObject, timings: Path | None, notes: list[str]) -> N
 
 def _said_of(layer: str, log: Log) -> str | None:
     """TensorRT's own words about a layer that the DLA does not take; None where its log has none."""
-    whole = re.compile(rf"(?<![\w./]){re.escape(layer)}(?![\w./])")
+    whole = re.compile(rf"(?<![\w./]){re.escape(layer)}(?![\w/]|\.\w)")
     return next((_one_line(text) for text in log.warnings if whole.search(text) and "dla" in text.lower()), None)
 
 

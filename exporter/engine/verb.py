@@ -88,10 +88,9 @@ def build_engine(
     job = _prepare(read_bundle(bundle), options, here or look_here(), progress)
     store = EngineStore(engines_folder(bundle) if cache is None else cache.absolute())
     runs = open_engine or functools.partial(_open, job)
-    found = _find(store, job, progress)
+    found = _find(store, job, None)
     if found is None:
-        waiting = "another process builds this engine: waiting for it"
-        with store.building(job.spec, lambda: progress.note(waiting)):
+        with store.building(job.spec, functools.partial(_tell_waiting, progress)):
             found = _find(store, job, progress)
             if found is None:
                 return _build_new(job, store, runs, validation, most_loss, progress)
@@ -144,14 +143,19 @@ def _prepare(bundle: Bundle, options: BuildOptions, here: Here, progress: Progre
     )  # fmt: skip
 
 
-def _find(store: EngineStore, job: _Job, progress: Progress) -> StoredEngine | None:
-    """The engine, whole; None where there is none, or a damaged one, which is said and replaced."""
+def _tell_waiting(progress: Progress) -> None:
+    progress.note("another process builds this engine: waiting for it")
+
+
+def _find(store: EngineStore, job: _Job, progress: Progress | None) -> StoredEngine | None:
+    """The engine, whole; None where there is none, or a damaged one. progress: told of that, before it is replaced."""
     try:
         found = store.find(job.spec)
         if found is not None:
             found.read()
     except EngineError as error:
-        progress.note(f"{error.message}: it is built again")
+        if progress is not None:
+            progress.note(f"{error.message}: it is built again")
         return None
     return found
 
@@ -188,7 +192,8 @@ def _check_again(
         found.record, golden=checked.golden, unchecked=None, validation=dict(checked.validation),
         notes=tuple(dict.fromkeys((*found.record.notes, *checked.notes))),
     )  # fmt: skip
-    return store.put(engine, record, layers=checked.layers)
+    with store.building(job.spec, functools.partial(_tell_waiting, progress)):
+        return store.put(engine, record, layers=checked.layers)
 
 
 def _check(
