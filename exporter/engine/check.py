@@ -62,7 +62,7 @@ def check_engine(
     except DeviceError as error:
         return Checked(unchecked=error.message)
     spec = bundle.golden_spec(precision)
-    with Session(bundle, backend, precision=precision, frames=frames) as session:
+    with backend, Session(bundle, backend, precision=precision, frames=frames) as session:
         try:
             golden = verify_cases(cases, spec, backend)
         except CertificateError as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeslim.errors import EdgeslimError
+from edgeslim.errors import first_line
 from edgeslim.runtime import MODEL, Bundle
 from edgeslim.runtime.backends import Backend
 
@@ -33,16 +33,17 @@ OpenGraph = Callable[[bytes], Backend]
 
 
 def diagnose(bundle: Bundle, precision: str, open_graph: OpenGraph, frames: NDArray[np.uint8]) -> str:
-    """In words, for the end of a message: the first layer that differs, and the worst. Never raises EdgeslimError.
+    """In words, for the end of a message: the first layer that differs, and the worst. Never raises.
 
     frames: (N, H, W, C), a batch that the engine takes.
     """
     try:
         return "\n" + _compare(bundle, precision, open_graph, frames)
     except ImportError as error:
-        return f"\nits layers were not compared: {error.name} is not installed here (pip install 'edgeslim[export]')"
-    except EdgeslimError as error:
-        return f"\nits layers could not be compared: {error.message}"
+        what = error.name or first_line(error)
+        return f"\nits layers were not compared: {what} is not installed here (pip install 'edgeslim[export]')"
+    except Exception as error:  # whatever goes wrong here, the verdict on the engine must not be lost
+        return f"\nits layers could not be compared: {first_line(error)}"
 
 
 def _compare(bundle: Bundle, precision: str, open_graph: OpenGraph, frames: NDArray[np.uint8]) -> str:

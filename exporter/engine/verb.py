@@ -207,7 +207,10 @@ def _check(
 
     def worst_layers(frames: NDArray[np.uint8]) -> str:
         progress.stage("comparing layers")
-        return diagnose(job.bundle, precision, functools.partial(_open_graph, job, runs, progress), frames)
+        batch, height, width, _ = frames.shape
+        size = (batch, height, width)  # no other: every layer gets buffers for the largest
+        only = replace(job, frames=FrameRange(minimum=size, optimum=size, maximum=size))
+        return diagnose(job.bundle, precision, functools.partial(_open_graph, only, runs, progress), frames)
 
     return check_engine(
         engine, job.bundle, precision, job.frames, runs,

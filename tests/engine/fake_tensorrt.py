@@ -55,6 +55,8 @@ class Plan:
     dla_cores: int = 0
     fails_to_run: bool = False
     no_context: bool = False
+    no_driver: bool = False
+    """Neither a builder nor a runtime starts."""
     foreign_timings: bool = False
     creation_flags: list[int] = field(default_factory=list)
     built: list[dict[str, Any]] = field(default_factory=list)
@@ -82,10 +84,13 @@ def fake_tensorrt(version: str, plan: Plan | None = None, capability: str = "8.7
     first: list[Any] = []
 
     def one(logger: Any) -> Any:
-        """The first logger of the process is the one that hears: as in the real thing."""
+        """The first logger of the process is the one that hears: as in the real thing. Raises TypeError as that."""
         first.append(logger)
         if first[0] is not logger:
             first[0].log(_Severity.WARNING, "The logger passed differs from one already registered")
+        if plan.no_driver:
+            first[0].log(_Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return first[0]
 
     trt.Builder = lambda logger: _restricted(_Builder, "Builder", version)(trt, plan, version, one(logger), capability)
@@ -319,7 +324,7 @@ class _Builder:
         limits = config._limits
         built = {
             "flags": sorted(config._flags), "limits": limits, "level": config.builder_optimization_level,
-            "targets": config._targets, "dla": config.DLA_core, 
+            "targets": config._targets, "dla": config.DLA_core, "shapes": config._profiles[0].shapes, 
             "pinned": [layer.name for layer in network.layers if layer.precision is not None],
         }  # fmt: skip
         self._plan.built.append(built)

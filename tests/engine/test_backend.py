@@ -252,6 +252,19 @@ def test_an_engine_that_fails_while_it_runs(tiny: Path, use_tensorrt: UseTensorR
     backend.close()
 
 
+def test_a_driver_that_is_not_there_is_no_traceback(
+    tiny: Path, engine: bytes, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
+) -> None:
+    """The bindings raise TypeError where a constructor fails, and only the log knows why."""
+    use_tensorrt("103", Plan(no_driver=True))
+    with pytest.raises(DeviceError, match=r"TensorRT 10\.3\.0 does not start: CUDA initialization failure"):
+        build_on_orin(tiny, BuildOptions(level=5))
+    memory = FakeMemory()
+    with pytest.raises(EngineError, match="there is no NVIDIA driver here, or it is older"):
+        TensorRTBackend(engine, memory=memory)
+    assert memory.closed == 1
+
+
 def test_two_sessions_in_a_process_hear_their_own_reasons(
     tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeslim.errors import CertificateError
-from edgeslim.exporter.engine import BuildOptions
+from edgeslim.exporter.engine import BuildOptions, parse_frames
 from edgeslim.runtime.engines import EngineStore, engines_folder
 
 from .bundles import _graph, serialised, write_tiny
@@ -70,6 +70,18 @@ def test_the_layer_with_the_fault_is_named(
     assert len(plan.built) == 2 and plan.built[0]["flags"] == plan.built[1]["flags"]
 
 
+def test_the_second_engine_is_for_the_golden_frames_alone(
+    tmp_path: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
+) -> None:
+    """Every layer gets buffers for the largest frames: those of a wide range would not fit."""
+    bundle = write_tiny(tmp_path / "deep.bundle", model=deep_model())
+    plan = Plan(wrong_values={"second": 1.0})
+    use_tensorrt("103", plan)
+    refused(bundle, build_on_orin, BuildOptions(frames=parse_frames("1x8x8:1x16x24:4x64x64")))
+    assert plan.built[0]["shapes"]["frame"][2] == (4, 64, 64, 3)
+    assert set(plan.built[1]["shapes"]["frame"]) == {(1, 16, 24, 3)}
+
+
 def test_a_fault_that_is_gone_with_the_fusion_is_said_to_be_there(
     tmp_path: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
 ) -> None:
@@ -87,6 +99,20 @@ def test_without_its_packages_it_says_so(
     use_tensorrt("103", Plan(wrong_values={"second": 1.0}))
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
     assert "its layers were not compared: onnx_ir is not installed here" in refused(bundle, build_on_orin)
+
+
+def test_a_failure_of_the_comparison_itself_leaves_the_verdict(
+    tmp_path: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    def fails(*given: object, **named: object) -> onnx.ModelProto:
+        raise RuntimeError("of another kind")
+
+    bundle = write_tiny(tmp_path / "deep.bundle", model=deep_model())
+    use_tensorrt("103", Plan(wrong_values={"second": 1.0}))
+    monkeypatch.setattr("edgeslim.exporter.precision.layers.compare_layers", fails)
+    assert "its layers could not be compared: of another kind" in refused(bundle, build_on_orin)
 
 
 def test_a_second_engine_that_is_not_built_leaves_the_verdict(
