@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeslim.errors import DeviceError, EngineError
@@ -77,6 +78,21 @@ def test_built_checked_loaded_equal(precision: str, backend: EngineBackend, bund
 def test_parts_of_a_run(backend: EngineBackend, bundle: Path, gpu: Here) -> None:
     data = built(bundle, backend, gpu).stored.read()
     parts_are_timed(lambda graphs: TensorRTBackend(data, backend=backend, cuda_graphs=graphs))
+
+
+def test_frames_that_are_on_the_gpu(backend: EngineBackend, bundle: Path, gpu: Here) -> None:
+    """The same answers as from the CPU's memory, before and after a run from there."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    with TensorRTBackend(built(bundle, backend, gpu).stored.read(), backend=backend) as opened:
+        frames = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3), np.uint8)
+        for _ in range(3):
+            (wanted,) = opened.run({"frame": frames})
+            resident = torch.from_numpy(frames).cuda()
+            torch.cuda.synchronize()
+            seen = torch.as_tensor(opened.run_resident({"frame": resident})["logits"], device="cuda").cpu().numpy()
+            np.testing.assert_allclose(seen, wanted, rtol=0, atol=1e-6)
 
 
 def test_damaged_engines(backend: EngineBackend, bundle: Path, gpu: Here) -> None:

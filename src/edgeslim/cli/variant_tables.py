@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
-from edgeslim.runtime import GroupChoice, Variant
-from edgeslim.runtime.validation import main_score
+if TYPE_CHECKING:
+    from edgeslim.runtime import GroupChoice, Variant
 
 
 def variants_table(variants: Sequence[Variant]) -> Table:
     """One row a precision: what it weighs, how far it is from fp32, what it scores beside it."""
+    from edgeslim.runtime.validation import main_score
+
     table = Table(title="precisions", title_justify="left", box=box.SIMPLE)
     table.add_column("name", style="bold")
     for column in ("weights", "distance", "score", "fp32", "made with"):
