@@ -59,6 +59,14 @@ unit: setup  ## the unit tests
 test: setup  ## the whole test suite, in WORKERS processes (2)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=$(or $(WORKERS),2) --dist=loadfile
 
+test-engine: setup  ## engines: the real builder on real nets and all patterns, and what every TensorRT version offers
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=$(or $(WORKERS),2) --dist=loadgroup -q tests/engine
+.PHONY: test-engine
+
+test-gpu: setup  ## what needs an NVIDIA GPU: memory, CUDA graphs, engines that run, NVML; skipped where there is none
+	$(BIN)/pytest -q tests/gpu
+.PHONY: test-gpu
+
 test-device: setup  ## remote builds, over a real sshd on this machine
 	$(BIN)/pytest -q tests/device
 .PHONY: test-device

@@ -90,7 +90,7 @@ def _gpu_process_bytes() -> int | None:
             handle = pynvml.nvmlDeviceGetHandleByIndex(0)
             running = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
             own = [process.usedGpuMemory for process in running if process.pid == os.getpid()]
-            return None if None in own else sum(own)
+            return sum(own) if own and None not in own else None  # in a container NVML knows us by another number
         finally:
             pynvml.nvmlShutdown()
     except Exception:  # no library, no driver, no permission: NVML's exceptions are generated, and none matters here

@@ -97,14 +97,26 @@ def _engine(
         version = str(import_tensorrt(backend).__version__)
     except DeviceError as error:
         return None, error.message
-    misfits = []
+    misfits, fitting = list[str](), list[StoredEngine]()
     for engine in own:
         reason = why_unfit(engine, graph, version, here)
         if reason is None:
-            checked = "run on the golden vectors" if engine.record.checked else "never run on the golden vectors"
-            return engine, f"{engine.path.name} was built for this GPU and was {checked}"
-        misfits.append(f"{engine.path.name}: {reason}")
-    return None, "; ".join(misfits)
+            fitting.append(engine)
+        else:
+            misfits.append(f"{engine.path.name}: {reason}")
+    if not fitting:
+        return None, "; ".join(misfits)
+    best = max(fitting, key=lambda engine: (engine.record.checked, _built_at(engine), engine.path.name))
+    checked = "run on the golden vectors" if best.record.checked else "never run on the golden vectors"
+    among = "" if len(fitting) == 1 else f"; it is the newest such of {len(fitting)} that fit"
+    return best, f"{best.path.name} was built for this GPU and was {checked}{among}"
+
+
+def _built_at(engine: StoredEngine) -> int:
+    try:
+        return engine.path.stat().st_mtime_ns
+    except OSError:  # removed since the folder was read: opening it will say so
+        return 0
 
 
 def why_unfit(engine: StoredEngine, onnx_sha256: str, version: str, here: Here) -> str | None:

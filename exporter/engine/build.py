@@ -8,6 +8,7 @@ down to 16 MiB; every other reason goes to the person.
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ FIRST_WORKSPACE = 1024 * 2**20
 """What is tried after TensorRT's own choice, which is all memory there is."""
 _NO_MEMORY = ("out of memory", "outofmemory", "insufficient memory", "cudaerrormemoryallocation", "failed to allocate")
 _NO_WORKSPACE = ("insufficient workspace", "not enough workspace", "increase workspace", "workspace size")
+_NO_NEWS = ("has int64 binding",)
+"""Warnings for those who write down the types of outputs by hand; the runtime here asks the engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ def build(
         configured = configure(trt, net, options, frames, sparse=sparse)
         cache = _load_timings(configured.config, timings, notes)
         watch = Watch(trt, configured.config, progress)
+        log.errors.clear()
         memory = net.builder.build_serialized_network(net.network, configured.config)
         if watch.stopped is not None:
             raise watch.stopped
@@ -71,11 +75,13 @@ def build(
             break
         options = _with_less(trt, log, options, notes, progress)
     _save_timings(cache, timings, notes)
-    notes += [*configured.notes, *map(_one_line, log.warnings)]
+    told = (text for text in map(_one_line, log.warnings) if not any(word in text.lower() for word in _NO_NEWS))
+    notes += [*configured.notes, *told]
+    reasons = {name: _said_of(name, log) or reason for name, reason in configured.on_gpu.items()}
     return Serialized(
         engine=bytes(memory),
         seconds=time.monotonic() - start,
-        configured=configured,
+        configured=replace(configured, on_gpu=reasons),
         layers=net.network.num_layers,
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -85,8 +91,7 @@ def _with_less(trt: ModuleType, log: Log, options: BuildOptions, notes: list[str
     """The same options with half the workspace. Raises EngineError where that is not what was missing."""
     reason = log.reason("it gives no reason")
     if not log.says(*_NO_MEMORY):
-        hint = "give more with --workspace" if log.says(*_NO_WORKSPACE) else "the reason above is TensorRT's own"
-        raise EngineError(f"TensorRT {trt.__version__} built no engine: {reason}", hint)
+        raise EngineError(f"TensorRT {trt.__version__} built no engine: {reason}", _hint(log, options))
     asked = options.workspace_bytes
     less = FIRST_WORKSPACE if asked is None else asked // 2
     if less < LEAST_WORKSPACE:
@@ -98,6 +103,16 @@ def _with_less(trt: ModuleType, log: Log, options: BuildOptions, notes: list[str
     progress.note(notes[-1])
     log.errors.clear()
     return replace(options, workspace_bytes=less)
+
+
+def _hint(log: Log, options: BuildOptions) -> str:
+    if log.says(*_NO_WORKSPACE):
+        return "give more with --workspace"
+    if options.version_compatible and log.says("nvinfer_lean"):
+        return "leave out --version-compatible: the lean runtime that such an engine brings along is not installed"
+    if log.says("turing") and "75" in options.targets:
+        return "leave 75 out of --sm, or choose a precision without products of float32 matrices, such as fp16"
+    return "the reason above is TensorRT's own"
 
 
 def _load_timings(config: TrtObject, timings: Path | None, notes: list[str]) -> TrtObject:
@@ -124,6 +139,12 @@ def _save_timings(cache: TrtObject, timings: Path | None, notes: list[str]) -> N
         write_bytes(timings, bytes(cache.serialize()))
     except OSError as error:  # the engine itself is there
         notes.append(f"the timing cache {timings} could not be written: {error.strerror}")
+
+
+def _said_of(layer: str, log: Log) -> str | None:
+    """TensorRT's own words about a layer that the DLA does not take; None where its log has none."""
+    whole = re.compile(rf"(?<![\w./]){re.escape(layer)}(?![\w/]|\.\w)")
+    return next((_one_line(text) for text in log.warnings if whole.search(text) and "dla" in text.lower()), None)
 
 
 def _one_line(text: str) -> str:

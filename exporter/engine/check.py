@@ -52,6 +52,8 @@ def check_engine(
 ) -> Checked:
     """Run the engine. most_loss: by how much a score may lie below the one that the bundle records for the same set.
 
+    diagnose: asked what to say of the layers, where the engine disagrees.
+
     Raises CertificateError for an engine that disagrees, EngineError for one that does not run.
     """
     try:
@@ -60,7 +62,7 @@ def check_engine(
     except DeviceError as error:
         return Checked(unchecked=error.message)
     spec = bundle.golden_spec(precision)
-    with Session(bundle, backend, precision=precision, frames=frames) as session:
+    with backend, Session(bundle, backend, precision=precision, frames=frames) as session:
         try:
             golden = verify_cases(cases, spec, backend)
         except CertificateError as error:
@@ -72,12 +74,12 @@ def check_engine(
         layers = backend.layers() if isinstance(backend, TensorRTBackend) else None
         if validation is None:
             return Checked(golden=golden, layers=layers, notes=notes)
-        scores, remarks = _validate(session, validation, frames, most_loss)
+        scores, remarks = _validate(session, validation, frames, most_loss, diagnose)
     return Checked(golden=golden, validation=scores, layers=layers, notes=notes + remarks)
 
 
 def _validate(
-    session: Session, data: ValidationSet, frames: FrameRange, most_loss: float
+    session: Session, data: ValidationSet, frames: FrameRange, most_loss: float, diagnose: Diagnose | None
 ) -> tuple[Mapping[str, float], tuple[str, ...]]:
     """Scores of the engine; CertificateError where they are too far below what the bundle records of this very set."""
     name, least = session.manifest.outputs[0].name, frames.minimum[0]
@@ -92,10 +94,13 @@ def _validate(
     if main is None or main not in recorded:
         return scores, ("the bundle records no score on this validation set: the engine's own was not judged",)
     loss = recorded[main] - scores[main]
-    if loss > most_loss:
+    if not loss <= most_loss:
+        size = (frames.optimum[0], *data.frames.shape[1:])
+        worst = "" if diagnose is None else diagnose(np.resize(data.frames, size))
         raise CertificateError(
             f"the engine was built and is worse than it should be, so it was not kept: {main} {scores[main]:.4f} on "
-            f"{len(data)} validation images, the bundle records {recorded[main]:.4f} (allowed loss {most_loss:g})",
+            f"{len(data)} validation images, the bundle records {recorded[main]:.4f} "
+            f"(allowed loss {most_loss:g}){worst}",
             "try another --level or another TensorRT, or allow more with --max-loss",
         )
     return scores, ()

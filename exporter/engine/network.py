@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import ModuleType
 
-from edgeslim.errors import EngineError, UnsupportedGraphError
+from edgeslim.errors import DeviceError, EngineError, UnsupportedGraphError, first_line
 from edgeslim.runtime.backends.tensorrt.log import Log, TrtObject
 
 from .rewrites import nearest_rewrite
@@ -35,10 +35,16 @@ def stays_typed(trt: ModuleType, on_dla: bool) -> bool:
 def parse_network(trt: ModuleType, log: Log, onnx: bytes, *, typed: bool, where: str) -> Network:
     """Parse the graph. where: the bundle and precision, for messages.
 
-    Raises UnsupportedGraphError naming the ONNX node that TensorRT does not take, EngineError where the builder itself
-    does not start.
+    Raises UnsupportedGraphError naming the ONNX node that TensorRT does not take, DeviceError where the builder itself
+    does not start, EngineError where it makes no network.
     """
-    builder = trt.Builder(log.logger)
+    try:
+        builder = trt.Builder(log.logger)
+    except TypeError as error:  # what its bindings raise where a constructor fails
+        raise DeviceError(
+            f"TensorRT {trt.__version__} does not start: {log.reason(first_line(error))}",
+            "it wants a GPU and a driver that fits: `edgeslim doctor` tells what there is",
+        ) from error
     network = builder.create_network(_creation_flags(trt, typed))
     if network is None:
         raise EngineError(f"TensorRT {trt.__version__} makes no network: {log.reason('no reason given')}", "see above")

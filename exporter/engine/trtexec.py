@@ -7,7 +7,7 @@ import shlex
 from edgeslim.runtime import Bundle, FrameRange
 
 from .options import BuildOptions
-from .typed_graph import low_precisions
+from .typed_graph import has_sparse_weights, low_precisions
 
 
 def trtexec_line(bundle: Bundle, options: BuildOptions, frames: FrameRange, *, typed: bool) -> str:
@@ -29,11 +29,14 @@ def trtexec_line(bundle: Bundle, options: BuildOptions, frames: FrameRange, *, t
         words += [f"--{name}" for name in sorted(precisions)]
         words += ["--precisionConstraints=obey"] if "fp16" in precisions else []
     words += [] if options.tf32 else ["--noTF32"]
-    words += ["--sparsity=enable"] if options.sparse else []
+    sparse = has_sparse_weights(bundle.graph(options.precision)) if options.sparse is None else options.sparse
+    words += ["--sparsity=enable"] if sparse else []
     pools = [("workspace", options.workspace_bytes), ("tacticDram", options.tactic_bytes)]
     sizes = [f"{name}:{size / 2**20:g}" for name, size in pools if size is not None]
     words += [f"--memPoolSize={','.join(sizes)}"] if sizes else []
     words += [f"--builderOptimizationLevel={options.level}"] if options.level is not None else []
+    # The member that limits it is not in 8.6, and trtexec refuses words that it does not know.
+    words += [f"--maxTactics={options.max_tactics}"] if options.max_tactics is not None and typed else []
     if options.dla_core is not None:
         words += [f"--useDLACore={options.dla_core}", *(["--allowGPUFallback"] if options.gpu_fallback else [])]
     words += ["--versionCompatible"] if options.version_compatible else []

@@ -62,7 +62,7 @@ def _transposed(node: onnx.NodeProto) -> bool:
 
 
 def is_two_of_four(kernel: NDArray[np.generic]) -> bool:
-    """kernel: (O, I, ...), I divisible by four and at least half of all fours not all zero."""
+    """Whether of every four neighbours along I at most two are not zero, and some are. kernel: (O, I, ...)."""
     if kernel.ndim < 2 or kernel.shape[1] % 4 or not kernel.size:
         return False
     fours = np.moveaxis(kernel, 1, -1).reshape(-1, 4) != 0

@@ -14,6 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeslim.errors import ConfigError, DeviceError, EngineError
 from edgeslim.progress import Progress
 from edgeslim.runtime import Bundle, FrameRange, read_bundle
@@ -29,6 +32,7 @@ from edgeslim.runtime.validation import ValidationSet
 from .build import Serialized, build
 from .check import Checked, OpenEngine, check_engine
 from .config import configure
+from .diagnose import diagnose
 from .frames import frames_of
 from .network import Network, parse_network, stays_typed
 from .options import BuildOptions
@@ -84,10 +88,9 @@ def build_engine(
     job = _prepare(read_bundle(bundle), options, here or look_here(), progress)
     store = EngineStore(engines_folder(bundle) if cache is None else cache.absolute())
     runs = open_engine or functools.partial(_open, job)
-    found = _find(store, job, progress)
+    found = _find(store, job, None)
     if found is None:
-        waiting = "another process builds this engine: waiting for it"
-        with store.building(job.spec, lambda: progress.note(waiting)):
+        with store.building(job.spec, functools.partial(_tell_waiting, progress)):
             found = _find(store, job, progress)
             if found is None:
                 return _build_new(job, store, runs, validation, most_loss, progress)
@@ -140,14 +143,19 @@ def _prepare(bundle: Bundle, options: BuildOptions, here: Here, progress: Progre
     )  # fmt: skip
 
 
-def _find(store: EngineStore, job: _Job, progress: Progress) -> StoredEngine | None:
-    """The engine, whole; None where there is none, or a damaged one, which is said and replaced."""
+def _tell_waiting(progress: Progress) -> None:
+    progress.note("another process builds this engine: waiting for it")
+
+
+def _find(store: EngineStore, job: _Job, progress: Progress | None) -> StoredEngine | None:
+    """The engine, whole; None where there is none, or a damaged one. progress: told of that, before it is replaced."""
     try:
         found = store.find(job.spec)
         if found is not None:
             found.read()
     except EngineError as error:
-        progress.note(f"{error.message}: it is built again")
+        if progress is not None:
+            progress.note(f"{error.message}: it is built again")
         return None
     return found
 
@@ -160,7 +168,7 @@ def _build_new(
         sparse=job.sparse, timings=_timings(job, store), progress=progress,
     )  # fmt: skip
     progress.stage("checking")
-    checked = _check(job, made.engine, runs, data, most_loss)
+    checked = _check(job, made.engine, runs, data, most_loss, progress)
     stored = store.put(made.engine, _record(job, made, checked), layers=checked.layers)
     return Built(stored=stored, reused=False, layers=made.layers)
 
@@ -177,24 +185,46 @@ def _check_again(
     """Run an engine that was found: one that was never run, or with another validation set."""
     progress.stage("checking")
     engine = found.read()
-    checked = _check(job, engine, runs, data, most_loss)
+    checked = _check(job, engine, runs, data, most_loss, progress)
     if checked.golden is None:
         return found
     record = replace(
         found.record, golden=checked.golden, unchecked=None, validation=dict(checked.validation),
         notes=tuple(dict.fromkeys((*found.record.notes, *checked.notes))),
     )  # fmt: skip
-    return store.put(engine, record, layers=checked.layers)
+    with store.building(job.spec, functools.partial(_tell_waiting, progress)):
+        return store.put(engine, record, layers=checked.layers)
 
 
-def _check(job: _Job, engine: bytes, runs: OpenEngine, data: ValidationSet | None, most_loss: float) -> Checked:
+def _check(
+    job: _Job, engine: bytes, runs: OpenEngine, data: ValidationSet | None, most_loss: float, progress: Progress
+) -> Checked:
     targets, own = job.spec.targets, (job.here.compute_capability or "").replace(".", "")
     if targets and own not in targets:
         seen = f"this GPU is sm{own}" if own else job.here.problem or "there is no GPU here"
         return Checked(unchecked=f"it was built for {job.spec.where}; {seen}")
+    precision = job.options.precision
+
+    def worst_layers(frames: NDArray[np.uint8]) -> str:
+        progress.stage("comparing layers")
+        batch, height, width, _ = frames.shape
+        size = (batch, height, width)  # no other: every layer gets buffers for the largest
+        only = replace(job, frames=FrameRange(minimum=size, optimum=size, maximum=size))
+        return diagnose(job.bundle, precision, functools.partial(_open_graph, only, runs, progress), frames)
+
     return check_engine(
-        engine, job.bundle, job.options.precision, job.frames, runs, validation=data, most_loss=most_loss
-    )
+        engine, job.bundle, precision, job.frames, runs,
+        validation=data, most_loss=most_loss, diagnose=worst_layers,
+    )  # fmt: skip
+
+
+def _open_graph(job: _Job, runs: OpenEngine, progress: Progress, graph: bytes) -> Backend:
+    """Another graph with the same inputs, built with the same options."""
+    net = parse_network(job.trt, job.log, graph, typed=job.net.typed, where="the graph with its inner values given out")
+    made = build(
+        job.trt, job.log, net, job.options, job.frames, sparse=job.sparse, timings=None, progress=progress
+    )  # fmt: skip
+    return runs(made.engine)
 
 
 def _open(job: _Job, engine: bytes) -> Backend:

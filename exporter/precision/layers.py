@@ -6,6 +6,7 @@ look: behind it, everything is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -61,10 +62,18 @@ def compared_values(reference: ir.Model, variant: ir.Model) -> list[str]:
 
 
 def compare_layers(
-    reference: ir.Model, variant: ir.Model, frames: Calibration, limit: float = 0.1, run: Outputs | None = None
+    reference: ir.Model,
+    variant: ir.Model,
+    frames: Calibration,
+    limit: float = 0.1,
+    run: Outputs | None = None,
+    values: Sequence[str] | None = None,
 ) -> LayerComparison:
-    """Compare all values that both graphs have. run: the variant on its engine, giving `compared_values` in order."""
-    names = compared_values(reference, variant)
+    """Compare the values that both graphs have.
+
+    run: the variant on its engine, giving the values in order.  values: some of `compared_values`, all where None.
+    """
+    names = compared_values(reference, variant) if values is None else list(values)
     wanted, seen = simulate(reference, names), run or simulate(variant, names)
     sums = {name: Difference() for name in names}
     for feed in frames.feeds:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeslim.errors import first_line
+
 from ..devices import Sources, read_board
 
 
@@ -24,13 +26,17 @@ def look_here(device: int = 0) -> Here:
     board = read_board(Sources())
     try:
         from cuda.bindings import runtime as cuda
-    except ImportError as error:
-        return Here(board=board, problem=f"cuda-bindings cannot be imported: {error}")
-    status, count = cuda.cudaGetDeviceCount()
+
+        status, count = cuda.cudaGetDeviceCount()
+    except (ImportError, OSError, RuntimeError) as error:  # without a library it raises any of these
+        return Here(board=board, problem=f"cuda-bindings cannot be used: {first_line(error)}")
     if status != cuda.cudaError_t.cudaSuccess or device >= count:
         _, text = cuda.cudaGetErrorString(status)
         return Here(board=board, problem=f"CUDA sees no GPU {device}: {text.decode(errors='replace')}")
-    _, properties = cuda.cudaGetDeviceProperties(device)
+    status, properties = cuda.cudaGetDeviceProperties(device)
+    if status != cuda.cudaError_t.cudaSuccess:
+        _, text = cuda.cudaGetErrorString(status)
+        return Here(board=board, problem=f"CUDA does not describe GPU {device}: {text.decode(errors='replace')}")
     _, driver = cuda.cudaDriverGetVersion()
     return Here(
         compute_capability=f"{properties.major}.{properties.minor}",

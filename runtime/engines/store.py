@@ -70,7 +70,7 @@ class StoredEngine:
         entry = self.record.engine
         if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
             raise EngineError(
-                f"{self.path} has {len(data)} bytes that are not the {entry.bytes} its record names",
+                f"{self.path} has {len(data)} bytes, which are not the {entry.bytes} bytes that its record names",
                 "it is truncated, or belongs to another record: delete it and run `edgeslim build` again",
             )
         return data
@@ -89,7 +89,16 @@ class EngineStore:
     def find(self, spec: EngineSpec) -> StoredEngine | None:
         """The engine of exactly this spec, None where there is none. Raises EngineError for a damaged record."""
         path = self.path(spec)
-        return StoredEngine(path=path, record=_read_record(path)) if path.with_suffix(RECORD).is_file() else None
+        if not path.with_suffix(RECORD).is_file():
+            return None
+        record = _read_record(path)
+        if record.key != spec.key:
+            raise EngineError(
+                f"{path} is, by its record, an engine in {record.spec.precision} for {record.spec.where} by "
+                f"{record.spec.backend} {record.spec.version} that has got another one's name",
+                "delete it and run `edgeslim build` again",
+            )
+        return StoredEngine(path=path, record=record)
 
     def engines(self) -> tuple[StoredEngine, ...]:
         """All engines with a readable record, by name. Damaged ones are left out: they can only be built again."""
@@ -131,12 +140,20 @@ class EngineStore:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold(self.folder / f".{spec.key[:16]}.lock", when_taken=when_taken))
+                self._sweep(spec)
             except OSError as error:
                 raise EngineError(
                     f"engines cannot be kept in {self.folder}: {error.strerror or error}",
                     "choose another folder with --cache",
                 ) from error
             yield
+
+    def _sweep(self, spec: EngineSpec) -> None:
+        """Remove what killed processes have left half written of this engine; nobody else writes it now."""
+        stem = self.path(spec).stem
+        for left in self.folder.iterdir():
+            if any(left.name.startswith(f".{stem}{suffix}.") for suffix in (ENGINE, LAYERS, RECORD)):
+                left.unlink(missing_ok=True)
 
 
 def _read_record(path: Path) -> EngineRecord:

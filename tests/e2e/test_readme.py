@@ -66,7 +66,7 @@ def test_the_recipe_and_the_net_train(tmp_path: Path) -> None:
 
 def test_there_are_command_lines() -> None:
     assert {line[0] for line in commands("edgeslim")} == {
-        "compress", "train", "export", "bench", "inspect", "doctor", "quantize",
+        "compress", "train", "export", "quantize", "build", "bench", "inspect", "doctor",
     }  # fmt: skip
 
 

@@ -32,9 +32,9 @@ class FakeMemory:
         self._numbers = itertools.count(1)
 
     def _make(self, size: int) -> np.ndarray[Any, Any]:
-        self._left -= size
-        if self._left < 0:
+        if size > self._left:
             raise EngineError(f"{size} bytes cannot be had: out of memory", "a stand-in's own limit")
+        self._left -= size
         return np.full(size, 0xAB, np.uint8)
 
     def allocate(self, size: int) -> int:

@@ -45,10 +45,18 @@ class Plan:
     """The builder fails with these words."""
     off_by: float = 0.0
     """Added to every output of every engine."""
+    wrong_values: dict[str, float] = field(default_factory=dict)
+    """Inner value -> what its layer adds to it by mistake; whoever reads it goes on with that."""
+    wrong_where_fused: bool = False
+    """Such a layer is right where its value is an output."""
     not_on_dla: frozenset[str] = frozenset()
+    told_of_dla: frozenset[str] = frozenset()
+    """Layers of which the log says why they are not on it."""
     dla_cores: int = 0
     fails_to_run: bool = False
     no_context: bool = False
+    no_driver: bool = False
+    """Neither a builder nor a runtime starts."""
     foreign_timings: bool = False
     creation_flags: list[int] = field(default_factory=list)
     built: list[dict[str, Any]] = field(default_factory=list)
@@ -73,9 +81,21 @@ def fake_tensorrt(version: str, plan: Plan | None = None, capability: str = "8.7
     trt.ILogger = type("ILogger", (), {"__init__": lambda self: None, "Severity": _Severity})
     if "IProgressMonitor" in members("top-level changes", version):
         trt.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
-    trt.Builder = lambda logger: _restricted(_Builder, "Builder", version)(trt, plan, version, logger, capability)
+    first: list[Any] = []
+
+    def one(logger: Any) -> Any:
+        """The first logger of the process is the one that hears: as in the real thing. Raises TypeError as that."""
+        first.append(logger)
+        if first[0] is not logger:
+            first[0].log(_Severity.WARNING, "The logger passed differs from one already registered")
+        if plan.no_driver:
+            first[0].log(_Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        return first[0]
+
+    trt.Builder = lambda logger: _restricted(_Builder, "Builder", version)(trt, plan, version, one(logger), capability)
     trt.OnnxParser = lambda network, logger: _restricted(_Parser, "OnnxParser", version)(trt, plan, version, network)
-    trt.Runtime = lambda logger: _restricted(_Runtime, "Runtime", version)(trt, plan, version, logger, capability)
+    trt.Runtime = lambda logger: _restricted(_Runtime, "Runtime", version)(trt, plan, version, one(logger), capability)
     module: ModuleType = trt
     return module
 
@@ -304,7 +324,7 @@ class _Builder:
         limits = config._limits
         built = {
             "flags": sorted(config._flags), "limits": limits, "level": config.builder_optimization_level,
-            "targets": config._targets, "dla": config.DLA_core, 
+            "targets": config._targets, "dla": config.DLA_core, "shapes": config._profiles[0].shapes, 
             "pinned": [layer.name for layer in network.layers if layer.precision is not None],
         }  # fmt: skip
         self._plan.built.append(built)
@@ -323,12 +343,34 @@ class _Builder:
                     return None
             monitor.phase_finish("Building engine")
         self._logger.log(_Severity.WARNING, "a warning\nof two lines")
+        for name in sorted(self._plan.told_of_dla):
+            self._logger.log(_Severity.WARNING, f"Validation failed for DLA layer: {name}.\nSwitching to GPU fallback.")
         header = {
             "version": self._trt.__version__, "capability": self._capability, "shapes": config._profiles[0].shapes,
             "compatible": "VERSION_COMPATIBLE" in config._flags,
         }  # fmt: skip
         text = json.dumps(header).encode()
-        return MAGIC + len(text).to_bytes(4, "little") + text + network.model
+        return MAGIC + len(text).to_bytes(4, "little") + text + _with_faults(network.model, self._plan)
+
+
+def _with_faults(model: bytes, plan: Plan) -> bytes:
+    if not plan.wrong_values:
+        return model
+    proto = onnx.load_model_from_string(model)
+    graph = proto.graph
+    given_out = {value.name for value in graph.output}
+    for node in list(graph.node):
+        name = node.output[0]
+        if name not in plan.wrong_values or (plan.wrong_where_fused and name in given_out):
+            continue
+        node.output[0] = f"{name} before the fault"
+        fault = onnx.helper.make_node("Constant", [], [f"{name} fault"], value_float=plan.wrong_values[name])
+        likes = onnx.helper.make_node("CastLike", [fault.output[0], node.output[0]], [f"{name} cast"])
+        adds = onnx.helper.make_node("Add", [node.output[0], likes.output[0]], [name])
+        place = list(graph.node).index(node) + 1
+        for offset, new in enumerate((fault, likes, adds)):
+            graph.node.insert(place + offset, new)
+    return proto.SerializeToString()
 
 
 class _Runtime:

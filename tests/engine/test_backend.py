@@ -252,6 +252,37 @@ def test_an_engine_that_fails_while_it_runs(tiny: Path, use_tensorrt: UseTensorR
     backend.close()
 
 
+def test_a_driver_that_is_not_there_is_no_traceback(
+    tiny: Path, engine: bytes, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
+) -> None:
+    """The bindings raise TypeError where a constructor fails, and only the log knows why."""
+    use_tensorrt("103", Plan(no_driver=True))
+    with pytest.raises(DeviceError, match=r"TensorRT 10\.3\.0 does not start: CUDA initialization failure"):
+        build_on_orin(tiny, BuildOptions(level=5))
+    memory = FakeMemory()
+    with pytest.raises(EngineError, match="there is no NVIDIA driver here, or it is older"):
+        TensorRTBackend(engine, memory=memory)
+    assert memory.closed == 1
+
+
+def test_two_sessions_in_a_process_hear_their_own_reasons(
+    tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
+) -> None:
+    """TensorRT keeps the first logger of a process and drops all others."""
+    plan = Plan()
+    use_tensorrt("103", plan)
+    first, second = (build_on_orin(tiny, BuildOptions(level=level)) for level in (1, 2))
+    assert not any("already registered" in note for note in second.stored.record.notes)
+    with TensorRTBackend(first.stored.read(), memory=FakeMemory()) as a:
+        with pytest.raises(EngineError, match="truncated or damaged"):
+            TensorRTBackend(b"nothing", memory=FakeMemory())
+        with TensorRTBackend(second.stored.read(), memory=FakeMemory()) as b:
+            plan.fails_to_run = True
+            for backend in (a, b):
+                with pytest.raises(EngineError, match="an illegal memory access"):
+                    backend.run({"frame": frames()})
+
+
 def test_another_net_s_engine_does_not_pass_for_this_bundle(tiny: Path, engine: bytes) -> None:
     bundle = read_bundle(tiny)
     output = dataclasses.replace(bundle.manifest.outputs[0], name="other")

@@ -86,7 +86,9 @@ def test_another_version_or_another_model_is_another_engine(
     assert len(keys) == 3 and len(EngineStore(cache).engines()) == 3
 
 
-@pytest.mark.parametrize("damage", ["truncated", "swapped", "record", "record is newer", "no record"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "swapped", "record", "record is newer", "no record", "pair of another engine"]
+)
 def test_a_damaged_engine_is_said_and_built_again(
     damage: str, tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin, progress: Silent
 ) -> None:
@@ -102,14 +104,18 @@ def test_a_damaged_engine_is_said_and_built_again(
         place.with_suffix(".json").write_text("{")
     elif damage == "record is newer":
         place.with_suffix(".json").write_text(json.dumps({"schema": 99, "new": 1}))
+    elif damage == "pair of another engine":
+        other = build_on_orin(tiny, BuildOptions(level=1)).stored.path
+        for suffix in (".engine", ".json"):
+            place.with_suffix(suffix).write_bytes(other.with_suffix(suffix).read_bytes())
     else:
         place.with_suffix(".json").unlink()
     if damage in ("truncated", "swapped"):
-        with pytest.raises(EngineError, match=r"bytes that are not the .* its record names"):
+        with pytest.raises(EngineError, match=r"which are not the .* bytes that its record names"):
             built.stored.read()
     again = build_on_orin(tiny)
     assert not again.reused and again.stored.read() == whole
-    assert any("built again" in note for note in progress.notes) == (damage != "no record")
+    assert sum("built again" in note for note in progress.notes) == (damage != "no record")
 
 
 def test_an_engine_that_computes_something_else_is_not_kept(
@@ -223,9 +229,14 @@ def test_a_killed_builder_locks_nobody_out(tiny: Path, use_tensorrt: UseTensorRT
     lock = folder / f".{spec.key[:16]}.lock"
     subprocess.run([sys.executable, "-c", program, str(lock)], check=False)
     assert lock.exists()
+    half_written = [folder / f".{EngineStore(folder).path(spec).stem}{suffix}.x1y2" for suffix in (".engine", ".json")]
+    others = folder / f".{EngineStore(folder).path(dataclasses.replace(spec, gpu='other')).stem}.engine.x1y2"
+    for file in (*half_written, others):
+        file.write_bytes(b"half")
     assert not build_on_orin(tiny, BuildOptions(level=2)).reused
     with EngineStore(folder).building(spec, lambda: pytest.fail("locked out")):
         pass
+    assert not any(file.exists() for file in half_written) and others.exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
@@ -420,6 +431,10 @@ def test_the_line_for_trtexec(tiny: Path) -> None:
         "--optShapes=frame:1x16x24x3 --maxShapes=frame:4x16x24x3 --fp16 --precisionConstraints=obey --noTF32 "
         "--memPoolSize=workspace:512 --builderOptimizationLevel=4 --useDLACore=1 --allowGPUFallback"
     )
+    limited = BuildOptions(precision="fp16", max_tactics=3, sparse=True)
+    line = trtexec_line(read_bundle(tiny), limited, frames, typed=True)
+    assert "--maxTactics=3" in line and "--sparsity=enable" in line
+    assert "--maxTactics" not in trtexec_line(read_bundle(tiny), limited, frames, typed=False)
     typed = trtexec_line(read_bundle(tiny), BuildOptions(precision="fp16"), frames, typed=True)
     assert "--stronglyTyped" in typed and "--fp16" not in typed
 
@@ -451,6 +466,22 @@ def test_the_engine_built_here_is_chosen(tiny: Path, use_tensorrt: UseTensorRT, 
         choose(bundle, precision="fp16", backend="tensorrt", here=ORIN)
     with pytest.raises(ConfigError, match="there is no backend 'cuda'"):
         choose(bundle, backend="cuda")
+
+
+def test_of_several_that_fit_the_newest_checked_one_runs(
+    tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
+) -> None:
+    def no_gpu(engine: bytes) -> object:
+        raise DeviceError("there is no usable GPU", "none")
+
+    use_tensorrt("103")
+    built = [build_on_orin(tiny, BuildOptions(level=level)).stored.path for level in (1, 2, 3)]
+    unchecked = build_on_orin(tiny, BuildOptions(level=4), open_engine=no_gpu).stored.path
+    for age, path in enumerate((built[1], built[2], built[0], unchecked)):
+        os.utime(path, ns=(age, age))
+    choice = choose(read_bundle(tiny), here=ORIN)
+    assert choice.engine is not None and choice.engine.path == built[0]
+    assert "was run on the golden vectors; it is the newest such of 4 that fit" in choice.reason
 
 
 def test_an_engine_of_another_model_is_passed_over(

@@ -124,7 +124,7 @@ def test_from_bundle_to_frames(
 def test_a_dla_gets_flags_where_there_are_any(
     version: str, tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
 ) -> None:
-    plan = Plan(dla_cores=1, not_on_dla=frozenset({"to half"}))
+    plan = Plan(dla_cores=1, not_on_dla=frozenset({"conv", "island"}), told_of_dla=frozenset({"conv_1", "island"}))
     use_tensorrt(version, plan)
     from edgeslim.runtime import FrameRange
 
@@ -132,7 +132,8 @@ def test_a_dla_gets_flags_where_there_are_any(
     record = build_on_orin(tiny, BuildOptions(precision="fp16", dla_core=0, frames=one)).stored.record
     assert plan.built[0]["dla"] == 0 and "GPU_FALLBACK" in record.spec.flags
     assert ("FP16" in record.spec.flags) == (version in surface()["BuilderFlag"]["FP16"])
-    assert dict(record.on_gpu) == {"to half": "the DLA does not support it"}
+    said = "Validation failed for DLA layer: island. Switching to GPU fallback."
+    assert dict(record.on_gpu) == {"conv": "the DLA does not support it", "island": said}
 
 
 def test_the_parts_that_load_bundles_touch_nothing_of_tensorrt(tiny: Path) -> None:

@@ -259,6 +259,7 @@ class TensorRTBackend:
             self._enqueue()
 
     def _enqueue(self) -> None:
+        self._log.errors.clear()  # of what others in this process did, or of an earlier run
         if not self._context.execute_async_v3(self._memory.stream):
             raise EngineError(
                 f"TensorRT {self.version} did not run the engine: {self._log.reason('it gives no reason')}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from edgeslim.errors import EngineError
+from edgeslim.errors import EngineError, first_line
 
 from .log import Log, TrtObject
 
@@ -15,9 +15,15 @@ _CAUSES = (
             "cudaerrorinsufficientdriver",
             "no cuda-capable device",
             "cudaerror 35",
+            "cuda initialization failure",
         ),
         "there is no NVIDIA driver here, or it is older than this TensorRT's CUDA",
         "`edgeslim doctor` tells what driver and GPU there are",
+    ),
+    (
+        ("magictag", "magic tag"),  # the words of 11 and RTX go on about versions, whatever the first bytes are
+        "it is truncated or damaged, or comes from another TensorRT",
+        "run `edgeslim build` again on this machine",
     ),
     (
         (
@@ -54,7 +60,7 @@ _CAUSES = (
         "end other programs; on a Jetson the CPU's memory is the GPU's",
     ),
     (
-        ("magic", "corrupt", "truncat", "header", "malformed", "unexpected end", "checksum", "deserializ"),
+        ("corrupt", "truncat", "header", "malformed", "unexpected end", "checksum", "deserializ"),
         "it is truncated or damaged, or no engine at all",
         "run `edgeslim build` again",
     ),
@@ -75,9 +81,12 @@ def why_not_loaded(trt: ModuleType, log: Log, where: str) -> EngineError:
 
 def load_engine(trt: ModuleType, log: Log, data: bytes, where: str) -> tuple[TrtObject, TrtObject]:
     """The runtime and the engine, which must live equally long. Raises EngineError with the reason."""
-    runtime = trt.Runtime(log.logger)
-    if runtime is None:
-        raise why_not_loaded(trt, log, where)
+    log.errors.clear()  # of what others in this process did
+    try:
+        runtime = trt.Runtime(log.logger)
+    except TypeError as error:  # what its bindings raise where a constructor fails
+        log.add("ERROR", first_line(error))
+        raise why_not_loaded(trt, log, where) from error
     # A version-compatible engine brings code of its own; whoever loads an engine file trusts it anyway.
     runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(data) if data else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def engine_table(built: Built) -> Table:
         rows.append((f"DLA core {spec.dla_core}", f"{len(record.on_gpu)} layers fell back to the GPU"))
         rows += [("", f"{layer}: {reason}") for layer, reason in record.on_gpu.items()]
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, value if name == "golden vectors" else escape(value))
     return table
 
 
@@ -50,7 +51,7 @@ def engines_table(engines: Sequence[StoredEngine]) -> Table:
         table.add_column(column, overflow="fold", justify="right" if column == "bytes" else "left")
     for engine in engines:
         record, spec = engine.record, engine.record.spec
-        place = " ".join(word for word in (spec.where, spec.gpu) if word)
+        place = escape(" ".join(word for word in (spec.where, spec.gpu) if word))
         checked = "equal" if record.golden is not None else "never run"
         size = f"{record.engine.bytes:,}"
         table.add_row(spec.precision, place, f"{spec.backend} {spec.version}", str(spec.frames), size, checked)
@@ -62,15 +63,15 @@ def choice_table(choice: Choice, precision: str) -> Table:
     table = Table(title=f"what runs {precision} here", title_justify="left", box=box.SIMPLE, show_header=False)
     table.add_column("backend", style="bold", no_wrap=True)
     table.add_column("why", overflow="fold")
-    table.add_row(choice.backend, choice.reason)
+    table.add_row(choice.backend, escape(choice.reason))
     for backend, reason in choice.passed_over.items():
-        table.add_row(f"not {backend}", reason, style="dim")
+        table.add_row(f"not {backend}", escape(reason), style="dim")
     return table
 
 
 def _golden(built: Built) -> str:
     golden, unchecked = built.stored.record.golden, built.stored.record.unchecked
     if golden is None:
-        return f"[yellow]not run[/]: {unchecked}"
+        return f"[yellow]not run[/]: {escape(unchecked or '')}"
     allowed = f"{golden.atol:.2g} + {golden.rtol:.2g} * |b|"
     return f"[green]equal[/]: {golden.cases} cases, largest error {golden.max_abs:.2g} (allowed {allowed})"

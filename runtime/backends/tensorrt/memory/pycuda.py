@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -15,6 +15,15 @@ try:
     import pycuda.driver as cuda
 except ImportError as error:
     raise DeviceError(f"PyCUDA cannot be imported: {error}", 'use memory="cuda-bindings", the default') from error
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """CUDA's refusals as ours."""
+    try:
+        yield
+    except cuda.Error as error:
+        raise EngineError(f"{what}: {error}", "end other programs; `edgeslim doctor` tells more") from error
 
 
 class PycudaMemory:
@@ -40,52 +49,51 @@ class PycudaMemory:
 
     def allocate(self, size: int) -> int:
         """See DeviceMemory."""
-        try:
+        with _told(f"{size} bytes of GPU memory cannot be had"):
             memory = cuda.mem_alloc(size)
-        except cuda.Error as error:
-            raise EngineError(f"{size} bytes of GPU memory cannot be had: {error}", "end other programs") from error
         self._kept.append(memory)
         return int(memory)
 
     def allocate_host(self, size: int) -> HostBuffer:
         """See DeviceMemory."""
         flags = cuda.host_alloc_flags.DEVICEMAP if self.unified else 0
-        try:
+        with _told(f"{size} bytes of page-locked memory cannot be had"):
             array = cuda.pagelocked_empty(size, np.uint8, mem_flags=flags)
-        except cuda.Error as error:
-            raise EngineError(f"{size} bytes of page-locked memory cannot be had: {error}", "end others") from error
         self._kept.append(array)
         mapped = int(array.base.get_device_pointer()) if self.unified else None
         return HostBuffer(array=array, address=array.ctypes.data, device_address=mapped)
 
     def copy_in(self, device: int, host: HostBuffer, size: int) -> None:
         """See DeviceMemory."""
-        cuda.memcpy_htod_async(device, host.array[:size], self._stream)
+        with _told("the copy to the GPU failed"):
+            cuda.memcpy_htod_async(device, host.array[:size], self._stream)
 
     def copy_out(self, host: HostBuffer, device: int, size: int) -> None:
         """See DeviceMemory."""
-        cuda.memcpy_dtoh_async(host.array[:size], device, self._stream)
+        with _told("the copy from the GPU failed"):
+            cuda.memcpy_dtoh_async(host.array[:size], device, self._stream)
 
     def synchronize(self) -> None:
         """See DeviceMemory."""
-        try:
+        with _told("the GPU failed"):
             self._stream.synchronize()
-        except cuda.Error as error:
-            raise EngineError(f"the GPU failed: {error}", "`edgeslim doctor` tells more") from error
 
     def make_event(self) -> int:
         """See DeviceMemory."""
-        event = cuda.Event()
+        with _told("no event can be made"):
+            event = cuda.Event()
         self._events[id(event)] = event
         return id(event)
 
     def record(self, event: int) -> None:
         """See DeviceMemory."""
-        self._events[event].record(self._stream)  # type: ignore[attr-defined]
+        with _told("the event cannot be queued"):
+            self._events[event].record(self._stream)  # type: ignore[attr-defined]
 
     def elapsed_ms(self, start: int, end: int) -> float:
         """See DeviceMemory."""
-        return float(self._events[start].time_till(self._events[end]))  # type: ignore[attr-defined]
+        with _told("the events tell no time"):
+            return float(self._events[start].time_till(self._events[end]))  # type: ignore[attr-defined]
 
     def capture(self, work: Callable[[], None]) -> int | None:
         """See DeviceMemory."""

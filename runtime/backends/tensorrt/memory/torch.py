@@ -91,8 +91,11 @@ class TorchMemory:
     def capture(self, work: Callable[[], None]) -> int | None:
         """See DeviceMemory."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            work()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError as error:
+            raise EngineError(f"the work cannot be captured as a CUDA graph: {error}", "run without graphs") from error
         self._graphs[id(graph)] = graph
         return id(graph)
 
