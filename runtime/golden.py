@@ -107,12 +107,11 @@ def _compare(actual: Array, expected: Array, spec: GoldenSpec, where: str, backe
             f"(largest error {max_abs:.3g}, allowed {spec.atol:g} + {spec.rtol:g} * |expected|)",
             hint,
         )
-    whole = float(np.linalg.norm(b))
-    apart = float(np.linalg.norm(a - b))
-    if spec.relative_rms is not None and apart > spec.relative_rms * whole + spec.atol:
+    whole, apart = float(np.linalg.norm(b)), float(np.linalg.norm(a - b))
+    if spec.relative_rms is not None and whole > 0.0 and apart > spec.relative_rms * whole:
         raise CertificateError(
-            f"{where} is {apart / whole if whole else float('inf'):.3g} of its own size away from what is expected, "
-            f"allowed is {spec.relative_rms:.3g}",
+            f"{where} is {apart / whole:.3g} of its own size away from what is expected, allowed is "
+            f"{spec.relative_rms:.3g}",
             hint,
         )
     return max_abs, max_rel

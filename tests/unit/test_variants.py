@@ -6,14 +6,27 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeslim import schema
-from edgeslim.errors import BundleError, ConfigError
+from edgeslim.errors import BundleError, CertificateError, ConfigError
 from edgeslim.exporter.bundle import write_bundle
-from edgeslim.runtime import Deviation, FrameRange, GroupChoice, Manifest, Variant, parse_manifest, read_bundle
+from edgeslim.runtime import (
+    Deviation,
+    FrameRange,
+    GoldenCase,
+    GoldenSpec,
+    GroupChoice,
+    Manifest,
+    Variant,
+    parse_manifest,
+    read_bundle,
+)
+from edgeslim.runtime.backends.fake import FakeBackend
+from edgeslim.runtime.golden import verify_cases
 
 from .conftest import build_manifest, build_model
 
@@ -130,3 +143,23 @@ def test_a_variant_whose_file_is_not_there_is_refused(tmp_path: Path) -> None:
     (path / "manifest.json").write_text(text.replace('"variants": []', f'"variants": {listed}'))
     with pytest.raises(BundleError, match=r"names model.int8.onnx but lists no hash"):
         read_bundle(path)
+
+
+def test_an_output_may_be_off_in_places_but_not_as_a_whole() -> None:
+    """Rounding moves single elements far; a net that is wrong throughout is off everywhere."""
+    frames, expected = np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 2, 8, 8), np.float32)
+    spec = GoldenSpec(atol=0.5, rtol=0.0, relative_rms=0.1)
+    one = expected.copy()
+    one[0, 0, 3, 4] += 0.4
+    case = GoldenCase(inputs={"frame": frames}, outputs={"logits": expected})
+    for answer, passes in ((one, True), (expected + 0.05, True), (expected + 0.2, False)):
+        fake = FakeBackend(
+            b"", inputs=build_manifest().inputs, outputs=build_manifest().outputs, answer=lambda _, a=answer: [a]
+        )
+        if passes:
+            assert verify_cases((case,), spec, fake).cases == 1
+        else:
+            with pytest.raises(
+                CertificateError, match=r"0\.2 of its own size away from what is expected, allowed is 0\.1"
+            ):
+                verify_cases((case,), spec, fake)
