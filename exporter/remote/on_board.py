@@ -272,8 +272,10 @@ def _remove_stale(folder: str) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(place, name)
-            if name.endswith(".part") and os.path.getmtime(path) < oldest:
-                os.unlink(path)
+            # It may be a link to nothing, somebody else's, or removed by another session meanwhile.
+            with contextlib.suppress(OSError):
+                if name.endswith(".part") and os.lstat(path).st_mtime < oldest:
+                    os.unlink(path)
 
 
 def _place(request: Json) -> str:
