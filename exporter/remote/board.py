@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import re
 import shlex
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,12 +250,10 @@ class Board:
         return self._done(form, answer)
 
     def _last(self, form: type[T], process: Process) -> T:
-        answer = None
-        for answer in self._answers(self._reader(process)):
-            pass
-        if answer is None:
+        last = deque(self._answers(self._reader(process)), maxlen=1)
+        if not last:
             raise self._silent(process)
-        return self._done(form, answer)
+        return self._done(form, last[0])
 
     def _reader(self, process: Process) -> _Reader:
         return _Reader(process, self._garbled)

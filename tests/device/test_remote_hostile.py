@@ -1,4 +1,4 @@
-"""A board that answers what it pleases: nothing of it is believed, written elsewhere, or sent to the terminal as it is."""
+"""A board that answers what it pleases: nothing of it is believed, or written elsewhere, or shown as it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from edgeslim.errors import DeviceError, EdgeslimError, EngineError
 from edgeslim.exporter.remote import board as board_module
-from edgeslim.exporter.remote import build as build_module
 from edgeslim.exporter.remote.board import clean
 
 from .conftest import Bench, write_script
@@ -96,7 +95,9 @@ def test_a_line_without_end_is_not_waited_for(
 
 @pytest.mark.parametrize("way", ["sftp", "exec"], indirect=True)
 def test_a_file_that_grows_while_it_is_fetched(bench: Bench, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = build_module.fetch
+    from edgeslim.exporter.remote import build, transfer
+
+    real = transfer.fetch
 
     def grow(*arguments: object, **more: object) -> object:
         (engine,) = bench.folder.glob("engines/*.engine")
@@ -104,7 +105,7 @@ def test_a_file_that_grows_while_it_is_fetched(bench: Bench, bundle: Path, monke
             file.write(b"more")
         return real(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(build_module, "fetch", grow)
+    monkeypatch.setattr(build, "fetch", grow)
     with pytest.raises(EngineError, match="has more than the"):
         bench.build(bundle)
     assert not bench.cache.exists() or not list(bench.cache.iterdir())
