@@ -10,6 +10,7 @@ import pytest
 
 from edgeslim.errors import DeviceError, EdgeslimError, EngineError
 from edgeslim.exporter.remote import board as board_module
+from edgeslim.exporter.remote import on_board
 from edgeslim.exporter.remote.board import clean
 
 from .conftest import Bench, write_script
@@ -134,6 +135,23 @@ def test_links_to_nothing_in_the_folder_there(bench: Bench, bundle: Path) -> Non
     os.utime(place / "x.part", (0, 0), follow_symlinks=False)
     assert bench.build(bundle).engines
     assert not (place / "x.part").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("exec sleep 600", "no end within 1 s"),
+        ("printf '\\377\\376' >&2; exit 1", "\ufffd\ufffd"),
+        ("printf '\\377edgeslim-version 1.2\\n'; exit 1", ""),
+    ],
+)
+def test_an_edgeslim_there_that_hangs_or_babbles(
+    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_board, "_IMPORT_SECONDS", 1.0)
+    python = write_script(tmp_path / "python", script + "\n")
+    sight = on_board.look({"folder": str(tmp_path / "there"), "python": str(python)})
+    assert (sight["edgeslim"], sight["problem"]) == (None, said)
 
 
 def test_what_is_no_sign_to_read_is_taken_out() -> None:
