@@ -8,6 +8,7 @@ spinning pools on two cores slow each other ten-fold.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -90,7 +91,7 @@ def measure(
         sides.insert(0, other)
     size = frame_size or sides[-1].bundle.manifest.bench_size
     channels = sides[-1].bundle.manifest.image.channels
-    frame = np.random.default_rng(SEED).integers(0, 256, (*size, channels), dtype=np.uint8)
+    frame = _random_frame(size, channels)
     with ExitStack() as stack:
         sessions = [stack.enter_context(_session(side, threads)) for side in sides]
         calls = [_checked_call(session, frame) for session in sessions]
@@ -161,10 +162,20 @@ def check_threads(threads: int) -> None:
 def _check_options(samples: int, seconds: float, frame_size: tuple[int, int] | None) -> None:
     if samples < MIN_SAMPLES:
         raise ConfigError(f"samples is {samples}, the least is {MIN_SAMPLES}", "a p99 needs 100 samples")
-    if not seconds > 0.0:
-        raise ConfigError(f"seconds is {seconds}; it must be above 0", "for example seconds=20")
+    if not 0.0 < seconds < math.inf:
+        raise ConfigError(f"seconds is {seconds}; it must be a number above 0", "for example seconds=20")
     if frame_size is not None and (len(frame_size) != 2 or min(frame_size) < 1):
         raise ConfigError(f"frame_size is {frame_size}, not (height, width) from 1", "for example (192, 192)")
+
+
+def _random_frame(size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    """(H, W, C) uint8 from SEED. Raises ConfigError where it does not fit into memory."""
+    try:
+        return np.random.default_rng(SEED).integers(0, 256, (*size, channels), dtype=np.uint8)
+    except (MemoryError, ValueError) as error:  # ValueError: more bytes than there are addresses
+        raise ConfigError(
+            f"frame_size is {size}: a frame of so many pixels does not fit into memory", "for example (192, 192)"
+        ) from error
 
 
 def _session(side: _Contender, threads: int) -> Session:
@@ -188,13 +199,21 @@ def _warnings(machine: Machine, settings: Settings, sides: list[Side]) -> Iterat
         yield f"the machine was busy: load average {machine.load_1min:.2f} before the start"
     if machine.usable_cores is not None and settings.threads > machine.usable_cores:
         yield f"{settings.threads} threads share {machine.usable_cores} usable cores"
-    for side in sides:
+    for name, side in zip(_names(sides), sides):
         if not side.warm_up.settled:
-            yield f"{side.name}: still changing after {side.warm_up.seconds:.1f} s of warm-up"
+            yield f"{name}: still changing after {side.warm_up.seconds:.1f} s of warm-up"
         if side.latency.spread > WIDE_SPREAD:
-            yield f"{side.name}: spread {side.latency.spread:.0%}, the machine was not quiet"
+            yield f"{name}: spread {side.latency.spread:.0%}, the machine was not quiet"
         if side.latency.n < settings.samples:
-            yield f"{side.name}: {side.latency.n} of {settings.samples} samples in {settings.seconds:g} s"
+            yield f"{name}: {side.latency.n} of {settings.samples} samples in {settings.seconds:g} s"
         if side.memory.problem is not None:
-            yield f"{side.name}: {side.memory.problem}"
-        yield from gpu_warnings(side.name, side.gpu)
+            yield f"{name}: {side.memory.problem}"
+        yield from gpu_warnings(name, side.gpu)
+
+
+def _names(sides: list[Side]) -> list[str]:
+    """How each side is called: a bundle against itself, or of the same name, by what else it is."""
+    if len({side.name for side in sides}) == len(sides):
+        return [side.name for side in sides]
+    names = [f"{side.name} in {side.precision} by {side.backend}" for side in sides]
+    return names if len(set(names)) == len(names) else [f"{names[0]} (against)", *names[1:]]

@@ -9,11 +9,13 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from edgeslim.runtime import Session, load, read_bundle
 from edgeslim.runtime.backends.protocol import Array
+from edgeslim.runtime.devices.nvml import ask_nvml
 from edgeslim.schema import dumps, loads
 
 from .arena import arena_from_profile
@@ -81,20 +83,16 @@ def _engine_use(session: Session, gpu_before: int | None, available_before: int 
 
 
 def _gpu_process_bytes() -> int | None:
-    """What this process holds on the GPU, by NVML; None where NVML does not tell (Jetson, containers)."""
-    try:
-        import pynvml
+    """What this process holds on the GPUs, by NVML; None where NVML does not tell (Jetson, containers)."""
+    return ask_nvml(gpu_process_bytes)
 
-        pynvml.nvmlInit()
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-            running = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
-            own = [process.usedGpuMemory for process in running if process.pid == os.getpid()]
-            return sum(own) if own and None not in own else None  # in a container NVML knows us by another number
-        finally:
-            pynvml.nvmlShutdown()
-    except Exception:  # no library, no driver, no permission: NVML's exceptions are generated, and none matters here
-        return None
+
+def gpu_process_bytes(nvml: ModuleType) -> int | None:
+    """The same of an open NVML. All GPUs are asked: NVML's first need not be CUDA's."""
+    handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+    running = [process for handle in handles for process in nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)]
+    own = [process.usedGpuMemory for process in running if process.pid == os.getpid()]
+    return sum(own) if own and None not in own else None  # in a container NVML knows us by another number
 
 
 def _available_bytes() -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rich.markup import escape
 from rich.table import Table
 
 from ..result import BenchResult, Side
@@ -44,13 +45,17 @@ _ENGINES = frozenset(
 """Rows of engines, which are left out where nothing ran as one."""
 
 
+_MORE_IS_BETTER = frozenset({"throughput"})
+"""Rows whose ratio is turned over, so that above 1 always speaks for the subject."""
+
+
 def bench_table(result: BenchResult) -> Table:
     """One row a figure, one column a bundle, and their ratio; unmeasured figures show as a dash."""
     sides = [result.subject] if result.against is None else [result.against, result.subject]
-    table = Table(title=_title(result), caption=_caption(result), caption_justify="left")
+    table = Table(title=_title(result), caption=escape(_caption(result)), caption_justify="left")
     table.add_column("")
     for side in sides:
-        table.add_column(_heading(side), justify="right")
+        table.add_column(escape(_heading(side)), justify="right")
     if len(sides) == 2:
         table.add_column("ratio", justify="right")
     for label, form, read in _ROWS:
@@ -58,7 +63,8 @@ def bench_table(result: BenchResult) -> Table:
         if label in _ENGINES and not any(values):
             continue
         cells = ["-" if value is None else form.format(value) for value in values]
-        table.add_row(label, *cells, *([_ratio(*values)] if len(sides) == 2 and "samples" not in label else []))
+        compared = values[::-1] if label in _MORE_IS_BETTER else values
+        table.add_row(label, *cells, *([_ratio(*compared)] if len(sides) == 2 and "samples" not in label else []))
     return table
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 from dataclasses import dataclass
 
 from edgeslim.errors import ConfigError
 
 _FORM = "ssh://user@host or ssh://user@host:port; an IPv6 address goes into brackets, as in ssh://user@[fd00::2]:22"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+_ZONE = re.compile(r"[A-Za-z0-9_.-]+")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+$-]*")
 LARGEST_PORT = 65535
 
@@ -45,11 +47,18 @@ class Address:
     @property
     def ssh_arguments(self) -> str:
         """What comes after `ssh` on a command line to reach the same board."""
-        return (f"-p {self.port} " if self.port else "") + self.shown
+        return (f"-p {self.port} " if self.port else "") + shlex.quote(self.shown)
 
 
 def parse_address(text: str) -> Address:
     """Read an ssh:// URL. Raises ConfigError for anything else, also for a URL that holds a password."""
+    before, at, after = text.rpartition("@")
+    if at and ":" in before.rpartition("://")[2]:
+        # The password itself, which may hold any sign, must not end up in a log: nothing before the @ is repeated.
+        raise ConfigError(
+            f"the address of {after!r} holds a password; edgeslim signs in with keys only",
+            "take it out of the URL, and set a key up with ssh-copy-id",
+        )
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() != "ssh":
         raise ConfigError(f"{text!r} is no address of a board: it does not start with ssh://", f"give {_FORM}")
@@ -60,12 +69,6 @@ def parse_address(text: str) -> Address:
             f"give {_FORM}; the folder on the board is --remote-dir",
         )
     user, at, host = place.rpartition("@")
-    if ":" in user:
-        # The password itself must not end up in a log.
-        raise ConfigError(
-            f"the address of {host!r} holds a password; edgeslim signs in with keys only",
-            "take it out of the URL, and set a key up with ssh-copy-id",
-        )
     if at and not user:
         raise ConfigError(f"{text!r} has an @ and no user before it", f"give {_FORM}")
     name, port = _split_port(host, text)
@@ -81,6 +84,8 @@ def _split_port(host: str, text: str) -> tuple[str, int | None]:
         if not bracket or ":" not in name or (rest and not rest.startswith(":")):
             raise ConfigError(f"{text!r} has brackets that hold no IPv6 address", f"give {_FORM}")
         colon, port = rest[:1], rest[1:]
+        # A URL writes the % before a zone as %25 (RFC 6874); a zone that is called 25 has nothing behind it.
+        name = re.sub("%25(?=.)", "%", name, count=1)
     elif host.count(":") > 1:
         raise ConfigError(f"{text!r} has an IPv6 address without brackets", f"give {_FORM}")
     else:
@@ -94,8 +99,8 @@ def _split_port(host: str, text: str) -> tuple[str, int | None]:
 def _is_host(host: str) -> bool:
     if ":" in host:
         try:
-            ipaddress.IPv6Address(host)
+            zone = ipaddress.IPv6Address(host).scope_id
         except ValueError:
             return False
-        return True
+        return zone is None or _ZONE.fullmatch(zone) is not None  # it may hold anything, and stands in lines to copy
     return len(host) < 256 and _HOST.fullmatch(host) is not None

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import re
 import shlex
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,12 @@ OLDEST_PYTHON = (3, 10)
 _LINE_LIMIT = 64 << 20
 _BLOCK = 1 << 18
 _NOT_FOUND = (126, 127)
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(
+    r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Also what turns the direction of writing, and halves of characters, which nothing can print."""
+_VERSION = re.compile(r"[0-9A-Za-z.+!_-]{1,80}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,13 @@ class Sight:
     edgeslim: str | None
     problem: str
     free_bytes: int
+
+    def __post_init__(self) -> None:
+        if not self.folder.startswith("/") or clean(self.folder) != self.folder or "\n" in self.folder:
+            raise ValueError("folder is no absolute path in plain signs")
+        for version in (self.python, self.edgeslim):
+            if version is not None and not _VERSION.fullmatch(version):
+                raise ValueError("a version that is none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +68,11 @@ class Weight:
 
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        # The hash names a file on this side.
+        if self.bytes < -1 or not (_SHA256.fullmatch(self.sha256) if self.bytes >= 0 else self.sha256 == ""):
+            raise ValueError("a size or a hash that is none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +112,10 @@ class _Length:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Hash:
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ValueError("a hash that is none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +163,9 @@ class Board:
 
     def survey(self, files: Sequence[Mapping[str, JsonValue]]) -> tuple[Found, ...]:
         """How much of each file (path, part, bytes, sha256) is there."""
-        return self._ask(_Surveyed, "survey", files=list(map(dict, files))).files
+        found = self._ask(_Surveyed, "survey", files=list(map(dict, files))).files
+        self._check_count(len(found), len(files))
+        return found
 
     def prepare(self, part: str, keep: int) -> None:
         """Make `part` `keep` bytes long. Raises Refused."""
@@ -153,7 +177,13 @@ class Board:
 
     def weigh(self, paths: Sequence[str], length: int | None = None) -> tuple[Weight, ...]:
         """Size of files, and the hash of them or of their first `length` bytes."""
-        return self._ask(_Weighed, "weigh", files=[{"path": path, "length": length} for path in paths]).files
+        weights = self._ask(_Weighed, "weigh", files=[{"path": path, "length": length} for path in paths]).files
+        self._check_count(len(weights), len(paths))
+        return weights
+
+    def _check_count(self, count: int, asked: int) -> None:
+        if count != asked:
+            raise self._garbled(f"{count} answers to {asked} questions".encode())
 
     def free_bytes(self, folder: str) -> int:
         """Free space where `folder` is."""
@@ -176,7 +206,7 @@ class Board:
         """Tell every line of a build's log as it comes, and how it ended. Raises LinkLost."""
         process = self._send("follow", job=job)
         process.end_input()
-        for answer in self._answers(_Reader(process)):
+        for answer in self._answers(self._reader(process)):
             if "line" in answer:
                 told(clean(str(answer["line"])))
             else:
@@ -196,7 +226,7 @@ class Board:
         """The bytes of a file from `offset` on, without SFTP. Raises Refused, LinkLost."""
         process = self._send("read", path=path, offset=offset)
         process.end_input()
-        reader = _Reader(process)
+        reader = self._reader(process)
         answer = next(self._answers(reader), None)
         if answer is None:
             raise self._silent(process)
@@ -210,7 +240,7 @@ class Board:
         talk, self._talk = self._talk, None
         if talk is None:
             process = self._send(work, **request)
-            talk = process, _Reader(process)
+            talk = process, self._reader(process)
         else:
             talk[0].write(_line(work, request))
         answer = next(self._answers(talk[1]), None)
@@ -220,10 +250,13 @@ class Board:
         return self._done(form, answer)
 
     def _last(self, form: type[T], process: Process) -> T:
-        answers = list(self._answers(_Reader(process)))
-        if not answers:
+        last = deque(self._answers(self._reader(process)), maxlen=1)
+        if not last:
             raise self._silent(process)
-        return self._done(form, answers[-1])
+        return self._done(form, last[0])
+
+    def _reader(self, process: Process) -> _Reader:
+        return _Reader(process, self._garbled)
 
     def _send(self, work: str, **request: object) -> Process:
         source = Path(__file__).with_name("on_board.py").read_bytes()
@@ -244,7 +277,7 @@ class Board:
             if mark:
                 try:
                     answer = json.loads(text)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise self._garbled(line) from error
                 if not isinstance(answer, dict):
                     raise self._garbled(line)
@@ -292,15 +325,17 @@ class Board:
 class _Reader:
     """Lines, then raw bytes, of a process's stdout."""
 
-    def __init__(self, process: Process) -> None:
-        self._process, self._pending = process, bytearray()
+    def __init__(self, process: Process, garbled: Callable[[bytes], EngineError]) -> None:
+        self._process, self._pending, self._garbled = process, bytearray(), garbled
 
     def line(self) -> bytes | None:
-        """The next line without its end; None where there is none left."""
+        """The next line without its end; None where there is none left. Raises EngineError for one without end."""
         seen = 0
         while (end := self._pending.find(b"\n", seen)) < 0:
             seen = len(self._pending)
-            block = self._process.read(_BLOCK) if seen < _LINE_LIMIT else b""
+            if seen >= _LINE_LIMIT:
+                raise self._garbled(bytes(self._pending[:200]))  # whoever writes so is not waited for
+            block = self._process.read(_BLOCK)
             if not block:
                 return None  # what has no end is no answer
             self._pending += block
@@ -326,7 +361,7 @@ def quoted(word: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Text from elsewhere, without control characters other than tab and newline."""
+    """Text from elsewhere, without what is no sign to read other than tab and newline."""
     return _CONTROL.sub("", text)
 
 

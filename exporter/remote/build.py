@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from edgeslim import atomic
 from edgeslim.errors import ConfigError, DeviceError, EngineError
+from edgeslim.runtime.engines.store import ENGINE, RECORD
 from edgeslim.schema import JsonValue, SchemaError, dumps, from_json
 
 from .address import Address
@@ -36,6 +37,8 @@ _GRACE_SECONDS = 5
 """How long an interrupted build may take to end by itself."""
 _OWN = ("--cache", "--json", "--remote", "--remote-python", "--remote-dir", "--identity")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+_SIDECAR_LIMIT = 64 << 20
+"""Bytes. A record has some thousand."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -84,10 +87,18 @@ class _Built:
 
     def __post_init__(self) -> None:
         for path in (self.engine, self.sidecar):
-            if not path.startswith("/") or not _NAME.fullmatch(PurePosixPath(path).name):
+            if not path.startswith("/") or clean(path) != path or not _NAME.fullmatch(PurePosixPath(path).name):
                 raise ValueError(f"{path!r:.200} is no absolute path of a plainly named file")
         if not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256 {self.sha256!r:.100} is none")
+        engine, sidecar = PurePosixPath(self.engine).name, PurePosixPath(self.sidecar).name
+        # They keep their names here, and must replace nothing that is no engine.
+        if (
+            not engine.endswith(ENGINE)
+            or sidecar != engine.removesuffix(ENGINE) + RECORD
+            or engine.startswith("board-")
+        ):
+            raise ValueError(f"{engine!r:.200} and {sidecar!r:.200} are no names of an engine and its record")
 
 
 def build_remote(
@@ -199,12 +210,22 @@ def _built(board: Board, job: str, words: Sequence[str], progress: Progress) -> 
         raise
     judge(board.shown, ended, log)
     try:
-        answer = json.loads(ended.stdout)
+        answer = _parsed(ended.stdout)
     except ValueError as error:
         raise _garbage(board, f"{clean(ended.stdout)[:200]!r}") from error
     if not isinstance(answer, dict):
         raise _garbage(board, f"a {type(answer).__name__}")
     return answer, attached
+
+
+def _parsed(text: str) -> JsonValue:
+    """JSON from a board. Raises ValueError for what could not be written as JSON again."""
+    try:
+        parsed: JsonValue = json.loads(text)
+        dumps(parsed)  # Infinity and NaN are none, and Python reads them
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+    return parsed
 
 
 def _engines(board: Board, answer: Mapping[str, JsonValue]) -> tuple[_Built, ...]:
@@ -239,13 +260,21 @@ def _brought(
     board: Board, built: Sequence[_Built], cache: Path, progress: Progress
 ) -> tuple[tuple[RemoteEngine, ...], tuple[Transfer, ...]]:
     """Fetch engines and sidecars; a sidecar comes after its engine, so one that is here has its engine."""
-    weights = board.weigh([path for one in built for path in (one.engine, one.sidecar)])
+    try:
+        weights = board.weigh([path for one in built for path in (one.engine, one.sidecar)])
+    except Refused as error:
+        raise DeviceError(f"{board.shown}: what was built cannot be read: {error}", "run it again") from error
     engines, transfers = [], []
     for i, one in enumerate(built):
         engine, sidecar = weights[2 * i : 2 * i + 2]
         for path, weight in ((one.engine, engine), (one.sidecar, sidecar)):
             if weight.bytes < 0:
                 raise EngineError(f"{board.shown}: the build names {path}, which is not there", "run it again")
+        if sidecar.bytes > _SIDECAR_LIMIT:
+            raise EngineError(
+                f"{board.shown}: {one.sidecar} has {sidecar.bytes} bytes, a record at most {_SIDECAR_LIMIT}",
+                "is it the same edgeslim there? see the log above",
+            )
         if (engine.sha256, engine.bytes) != (one.sha256, one.bytes):
             raise EngineError(
                 f"{board.shown}: {one.engine} has {engine.bytes} bytes and SHA-256 {engine.sha256}; the build said "
@@ -267,8 +296,8 @@ def _report(board: Board, sight: Sight, progress: Progress) -> JsonValue:
     """The board's own report; a build is no worse for the lack of it."""
     try:
         code, text = board.doctor(sight.folder)
-        report: JsonValue = json.loads(text) if code == 0 else None
-    except (Refused, ValueError):
+        report = _parsed(text) if code == 0 else None
+    except (Refused, ValueError, DeviceError, EngineError):  # the engines are here: a lost link is no loss now
         report = None
     if report is None:
         progress.note(f"{board.shown}: `edgeslim doctor --json` gave no report there")

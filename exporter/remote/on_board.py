@@ -31,6 +31,8 @@ _BLOCK = 1 << 20
 _LONGEST = 16 << 20
 """Bytes of a build's stdout that are read: its answer has a few thousand."""
 _POLL_SECONDS = 0.05
+_IMPORT_SECONDS = 120.0
+"""A first import from an SD card takes many seconds."""
 _STALE_SECONDS = 14 * 24 * 3600.0
 """A half-copied file that nobody has gone on with for this long is removed."""
 _VERSION = "import edgeslim, importlib.metadata as m; print('edgeslim-version', m.version('edgeslim'))"
@@ -44,15 +46,25 @@ def look(request: Json) -> Json:
     os.makedirs(folder, exist_ok=True)
     _remove_stale(os.path.join(folder, "bundles"))
     python = _python(request)
-    done = subprocess.run([python, "-c", _VERSION], cwd=folder, capture_output=True, text=True, check=False)
-    versions = [
-        line.partition("edgeslim-version ")[2] for line in done.stdout.splitlines() if "edgeslim-version " in line
-    ]
+    try:
+        done = subprocess.run(
+            [python, "-c", _VERSION],
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_IMPORT_SECONDS,
+            check=False,
+        )
+        code, said, problem = done.returncode, done.stdout, done.stderr
+    except subprocess.TimeoutExpired:
+        code, said, problem = 1, "", f"no end within {_IMPORT_SECONDS:g} s"
+    versions = [line.partition("edgeslim-version ")[2] for line in said.splitlines() if "edgeslim-version " in line]
     return {
         "folder": folder,
         "python": ".".join(map(str, sys.version_info[:3])),
-        "edgeslim": versions[-1] if versions and done.returncode == 0 else None,
-        "problem": (done.stderr.strip().splitlines() or [""])[-1],
+        "edgeslim": versions[-1] if versions and code == 0 else None,
+        "problem": (problem.strip().splitlines() or [""])[-1],
         "free_bytes": shutil.disk_usage(folder).free,
     }
 
@@ -134,7 +146,15 @@ def free(request: Json) -> Json:
 def doctor(request: Json) -> Json:
     """What `edgeslim doctor --json` says of the board."""
     command = [_python(request), "-m", "edgeslim", "doctor", "--json"]
-    done = subprocess.run(command, cwd=str(request["folder"]), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command,
+        cwd=str(request["folder"]),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=120,
+        check=False,
+    )
     return {"exit": done.returncode, "stdout": done.stdout[:_LONGEST]}
 
 
@@ -272,8 +292,10 @@ def _remove_stale(folder: str) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(place, name)
-            if name.endswith(".part") and os.path.getmtime(path) < oldest:
-                os.unlink(path)
+            # It may be a link to nothing, somebody else's, or removed by another session meanwhile.
+            with contextlib.suppress(OSError):
+                if name.endswith(".part") and os.lstat(path).st_mtime < oldest:
+                    os.unlink(path)
 
 
 def _place(request: Json) -> str:

@@ -59,7 +59,13 @@ def send(board: Board, pieces: Pieces, folder: str, owner: str, free_bytes: int,
         {"path": path, "part": part, "bytes": piece.size, "sha256": piece.sha256}
         for piece, (path, part) in zip(pieces.files, places)
     ]
-    found = board.survey(asked)
+    try:
+        found = board.survey(asked)
+    except Refused as error:
+        raise DeviceError(
+            f"{board.shown}: what is in {folder} cannot be read: {error}",
+            "look at its permissions, remove it, or name another folder with --remote-dir",
+        ) from error
     missing = sum(piece.size - state.length for piece, state in zip(pieces.files, found) if not state.there)
     _check_space(board, folder, missing, int(pieces.model_bytes * ENGINE_SHARE), free_bytes)
     way: Way = "sftp" if board.connection.has_sftp() else "exec"
@@ -124,7 +130,10 @@ def _told_blocks(data: bytes, start: int, told: Copying) -> Iterator[bytes]:
 
 
 def _refused(board: Board, error: Refused, folder: str, missing: int) -> DeviceError:
-    free = board.free_bytes(folder)
+    try:
+        free = board.free_bytes(folder)
+    except Refused:
+        free = 2 * _TIGHT  # it does not say even that: then it is not known to be full
     if error.number in _FULL or (error.number == 0 and free < min(_TIGHT, max(missing, 1))):
         return DeviceError(
             f"{board.shown}: the disk of {folder} became full during the copy ({shown_bytes(free)} free); what has "
@@ -147,10 +156,10 @@ def fetch(board: Board, path: str, weight: Weight, to: Path, progress: Progress)
         return Transfer(files=1, moved_bytes=0, resumed_bytes=0, there_bytes=weight.bytes, way=way)
     part = part_file(weight.sha256)
     with taking_turns(f"fetching {weight.sha256}", progress):
-        keep = _kept(board, path, part, weight)
-        told = Copying(progress, f"from {board.shown}", weight.bytes - keep)
         try:
-            _receive(board, path, part, keep, way, told)
+            keep = _kept(board, path, part, weight)
+            told = Copying(progress, f"from {board.shown}", weight.bytes - keep)
+            _receive(board, path, part, keep, weight.bytes, way, told)
         except LinkLost as error:
             raise LinkLost(
                 f"the link to {board.shown} was lost while {path} was fetched ({shown_bytes(weight.bytes)})",
@@ -184,18 +193,25 @@ def _kept(board: Board, path: str, part: Path, weight: Weight) -> int:
     return keep
 
 
-def _receive(board: Board, path: str, part: Path, offset: int, way: Way, told: Copying) -> None:
+def _receive(board: Board, path: str, part: Path, offset: int, size: int, way: Way, told: Copying) -> None:
+    """Append what is behind byte `offset`, and no more than makes `size` bytes: a file may grow, or never end."""
+    left = size - offset
     with part.open("ab") as here:
-        if way == "exec":
-            for block in board.read(path, offset):
-                here.write(block)
-                told.add(len(block))
-            return
-        with board.connection.file(path, write=False) as file:
-            while block := file.read(_BLOCK, offset):
-                here.write(block)
-                told.add(len(block))
-                offset += len(block)
+        for block in board.read(path, offset) if way == "exec" else _sftp_blocks(board, path, offset):
+            here.write(block[:left])
+            told.add(len(block[:left]))
+            left -= len(block)
+            if left < 0:
+                raise EngineError(
+                    f"{board.shown}: {path} has more than the {size} bytes that the board states", "run it again"
+                )
+
+
+def _sftp_blocks(board: Board, path: str, offset: int) -> Iterator[bytes]:
+    with board.connection.file(path, write=False) as file:
+        while block := file.read(_BLOCK, offset):
+            yield block
+            offset += len(block)
 
 
 def _sha256(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from .abilities import Ability, engine_abilities, warnings_about
 from .describe import describe_device
-from .gpus import GpuReport, read_gpus
+from .gpus import GpuReport, kernel_driver, read_gpus
 from .jetpack import JETPACKS, JetPackRelease, jetpack_of
 from .jetson import read_board, read_jetson
 from .record import Cuda, Device, Flavour, Gpu, Jetson, Library, TensorRt
@@ -27,6 +27,7 @@ __all__ = [
     "engine_abilities",
     "first_match",
     "jetpack_of",
+    "kernel_driver",
     "read_board",
     "read_gpus",
     "read_jetson",

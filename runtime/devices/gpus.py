@@ -57,7 +57,7 @@ def read_gpus(sources: Sources) -> GpuReport:
     """The GPUs as the driver describes them. Never raises; takes one process each for NVML and CUDA."""
     nvml = _ask_nvml(sources)
     cuda = _ask_cuda(sources)
-    driver = nvml.driver_version or _kernel_driver(sources)
+    driver = nvml.driver_version or kernel_driver(sources)
     gpus = _merge(cuda.gpus, nvml.gpus)
     reasons = {}
     if gpus is None:
@@ -109,8 +109,11 @@ def _with_settings(gpu: Gpu, settings: Gpu | None) -> Gpu:
     )
 
 
-def _kernel_driver(sources: Sources) -> str | None:
-    """From "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  ..."; Jetsons of JetPack 6 have it as well."""
+def kernel_driver(sources: Sources) -> str | None:
+    """The driver's version as the kernel tells it, None where it does not.
+
+    From "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  ..."; Jetsons of JetPack 6 have it as well.
+    """
     return first_match(r"^NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", sources.text("/proc/driver/nvidia/version"))
 
 

@@ -93,8 +93,11 @@ def ask_nvml() -> Answer:
     answer["driver_version"] = text_of(nvml.nvmlSystemGetDriverVersion())
     with contextlib.suppress(nvml.NVMLError):
         answer["driver"] = dotted(nvml.nvmlSystemGetCudaDriverVersion_v2())
-    handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
-    answer["gpus"] = [nvml_gpu(nvml, handle) for handle in handles]
+    gpus = []
+    for number in range(nvml.nvmlDeviceGetCount()):
+        with contextlib.suppress(nvml.NVMLError):  # one that has fallen off the bus does not hide the others
+            gpus.append(nvml_gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(number)))
+    answer["gpus"] = gpus
     nvml.nvmlShutdown()
     return answer
 

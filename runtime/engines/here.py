@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from edgeslim.errors import first_line
 
-from ..devices import Sources, read_board
+from ..devices import Sources, kernel_driver, read_board
+from ..devices.nvml import ask_nvml
+from ..devices.probe import text_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,8 @@ class Here:
 
 def look_here(device: int = 0) -> Here:
     """Ask CUDA for the GPU, the kernel for the board. Never raises."""
-    board = read_board(Sources())
+    sources = Sources()
+    board = read_board(sources)
     try:
         from cuda.bindings import runtime as cuda
 
@@ -42,19 +45,10 @@ def look_here(device: int = 0) -> Here:
         compute_capability=f"{properties.major}.{properties.minor}",
         gpu=properties.name.decode(errors="replace").strip("\0 "),
         board=board,
-        driver=_driver_version() or f"CUDA {driver // 1000}.{driver % 1000 // 10}",
+        driver=_driver_version(sources) or f"CUDA {driver // 1000}.{driver % 1000 // 10}",
     )
 
 
-def _driver_version() -> str | None:
-    """The driver's own version, by NVML, which not every Jetson has."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        try:
-            return str(pynvml.nvmlSystemGetDriverVersion())
-        finally:
-            pynvml.nvmlShutdown()
-    except Exception:  # no library, no driver, no permission: NVML's exceptions are generated, and none matters here
-        return None
+def _driver_version(sources: Sources) -> str | None:
+    """The driver's own version, by NVML, which not every Jetson has, or by the kernel."""
+    return ask_nvml(lambda nvml: text_of(nvml.nvmlSystemGetDriverVersion())) or kernel_driver(sources)

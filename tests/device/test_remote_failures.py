@@ -140,8 +140,15 @@ def test_a_build_whose_board_is_switched_off(bench: Bench, bundle: Path) -> None
         ({"kind": "", "told": {"sidecar": "/tmp/a\nb"}}, "no absolute path"),
         ({"kind": "", "told": {"sha256": "abc"}}, "sha256 'abc'"),
         ({"kind": "", "told": {"bytes": "many"}}, "bytes: str where int"),
-        ({"kind": "", "told": {"engine": "/a/x.engine", "sidecar": "/b/x.engine"}}, "the same name twice"),
-        ({"kind": "", "told": {"engine": "/not/there.engine"}}, "which is not there"),
+        ({"kind": "", "told": {"engine": "/a/x.engine", "sidecar": "/b/x.engine"}}, "no names of an engine"),
+        ({"kind": "", "told": {"engine": "/a/train.py", "sidecar": "/a/train.json"}}, "no names of an engine"),
+        ({"kind": "", "told": {"engine": "/a/board-x.engine", "sidecar": "/a/board-x.json"}}, "no names of an engine"),
+        ({"kind": "", "told": {"engine": "/a\u001b[2J/x.engine"}}, "no absolute path"),
+        ({"kind": "twice"}, "the same name twice"),
+        (
+            {"kind": "", "told": {"engine": "/not/there.engine", "sidecar": "/not/there.json"}},
+            "which is not there",
+        ),
     ],
 )
 def test_answers_that_are_none(bench: Bench, bundle: Path, fault: dict[str, object], said: str) -> None:

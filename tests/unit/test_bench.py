@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import gc
 import importlib
+import io
 import json
+import os
+import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.testing import CliRunner
 
 from edgeslim.bench import BenchResult, MemoryUse, latency_from_samples, measure, percentile
 from edgeslim.bench import memory as memory_module
@@ -24,9 +29,11 @@ from edgeslim.bench.clock import time_ns, undisturbed
 from edgeslim.bench.compare import MIN_SAMPLES, interleave, speedup
 from edgeslim.bench.machine import describe_machine
 from edgeslim.bench.memory import measure_memory
+from edgeslim.bench.memory_probe import gpu_process_bytes
 from edgeslim.bench.report.table import bench_table
-from edgeslim.bench.result import percentile_index
+from edgeslim.bench.result import GpuTimes, percentile_index
 from edgeslim.bench.steady import is_steady, warm_up
+from edgeslim.cli.app import app
 from edgeslim.errors import BundleError, ConfigError, DataError
 from edgeslim.runtime import read_bundle
 from edgeslim.schema import dumps, loads
@@ -272,6 +279,7 @@ def test_memory_that_cannot_be_measured_is_null_with_a_reason(
     assert said in use.problem
 
 
+OLD_MEMORY = ("file_bytes", "weight_bytes", "arena", "peak_rss_bytes", "problem")
 NO_MEMORY = MemoryUse(file_bytes=1, weight_bytes=None, arena=None, peak_rss_bytes=None, problem="not measured here")
 
 
@@ -337,6 +345,9 @@ def test_tables_show_a_dash_for_what_was_not_measured(intact_bundle: Path, wider
         ({"samples": 19}, "samples is 19, the least is 20"),
         ({"seconds": 0.0}, "seconds is 0.0"),
         ({"seconds": float("nan")}, "seconds is nan"),
+        ({"seconds": float("inf")}, "seconds is inf"),
+        ({"frame_size": (9_999_999, 9_999_999)}, "does not fit into memory"),
+        ({"frame_size": (1 << 40, 1 << 40)}, "does not fit into memory"),
         ({"threads": 0}, "threads is 0"),
         ({"frame_size": (0, 8)}, "frame_size"),
     ],
@@ -355,6 +366,86 @@ def test_a_damaged_bundle_is_not_measured(bundle_copy: Path) -> None:
     (bundle_copy / "model.onnx").write_bytes(b"x")
     with pytest.raises(BundleError, match="bytes"):
         measure(bundle_copy)
+
+
+@pytest.mark.parametrize("size", ["\u00b2x3", "1x", "x", "1x2x3", "-1x8", "9" * 5000 + "x1", "8 x 8", ""])
+def test_a_size_that_is_none(size: str, intact_bundle: Path) -> None:
+    done = CliRunner().invoke(app, ["bench", str(intact_bundle), "--size", size])
+    assert done.exit_code == 2 and "HEIGHTxWIDTH" in done.output
+
+
+@pytest.mark.usefixtures("no_memory_probe")
+def test_a_bundle_against_itself_is_told_apart_in_warnings(intact_bundle: Path) -> None:
+    result = measure(intact_bundle, against_precision="fp32", samples=20, seconds=0.2)
+    assert result.against is not None and result.against.name == result.subject.name
+    named = [warning for warning in result.warnings if "not measured here" in warning]
+    assert len(named) == len(set(named)) == 2
+    assert sum("(against)" in warning for warning in named) == 1
+
+
+def shown(result: BenchResult) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(bench_table(result))
+    return console.export_text()
+
+
+@pytest.mark.usefixtures("no_memory_probe")
+def test_a_table_shows_names_as_they_are_and_more_throughput_as_better(intact_bundle: Path) -> None:
+    result = measure(intact_bundle, against_precision="fp32", samples=20, seconds=0.2)
+    assert result.against is not None
+    times = GpuTimes(
+        compute=result.subject.latency,
+        enqueue=result.subject.latency,
+        copy_in=None,
+        copy_out=None,
+        sum_ms=1.0,
+        throughput_hz=300.0,
+        cuda_graphs="off",
+    )
+    subject = dataclasses.replace(result.subject, name="net [/b] [red]x", gpu=times)
+    against = dataclasses.replace(result.against, gpu=dataclasses.replace(times, throughput_hz=100.0))
+    text = shown(dataclasses.replace(result, subject=subject, against=against, warnings=("[/oops] busy",)))
+    assert "net [/b] [red]x" in text and "[/oops] busy" in text
+    (row,) = [line for line in text.splitlines() if "throughput" in line]
+    assert "3.00x" in row
+
+
+@pytest.mark.usefixtures("no_memory_probe")
+def test_a_result_of_schema_1_is_read_and_shown(intact_bundle: Path) -> None:
+    """As version 1 wrote it: without what engines of GPUs brought."""
+    table = json.loads(measure(intact_bundle, samples=20, seconds=0.2).to_json())
+    table["schema"] = 1
+    for name in ("precision", "backend", "reason", "gpu"):
+        del table["subject"][name]
+    for name in ("gpu", "driver", "power_mode", "l4t", "jetpack"):
+        table["machine"].pop(name)
+    for name in [name for name in table["subject"]["memory"] if name not in OLD_MEMORY]:
+        del table["subject"]["memory"][name]
+    result = BenchResult.from_json(json.dumps(table))
+    assert (result.schema, result.subject.precision, result.subject.gpu) == (1, "fp32", None)
+    assert "latency p99" in shown(result) and "GPU compute" not in shown(result)
+
+
+def test_what_a_process_holds_is_looked_for_on_every_gpu() -> None:
+    """A fake NVML: this process works on the second GPU, as CUDA_VISIBLE_DEVICES=1 has it."""
+    own = types.SimpleNamespace(pid=os.getpid(), usedGpuMemory=5 << 20)
+    other = types.SimpleNamespace(pid=-1, usedGpuMemory=None)
+    running = [[other], [other, own]]
+    fake = types.ModuleType("fake_pynvml")
+    fake.nvmlDeviceGetCount = lambda: 2  # type: ignore[attr-defined]
+    fake.nvmlDeviceGetHandleByIndex = lambda number: number  # type: ignore[attr-defined]
+    fake.nvmlDeviceGetComputeRunningProcesses_v3 = lambda handle: running[handle]  # type: ignore[attr-defined]
+    assert gpu_process_bytes(fake) == 5 << 20
+    own.usedGpuMemory = None
+    assert gpu_process_bytes(fake) is None
+    running[1] = [other]
+    assert gpu_process_bytes(fake) is None
+
+
+@pytest.mark.parametrize("name", ["a\nb", "[/b]", "\udcff", "\"'$(x)", "%s"])
+def test_a_bundle_of_an_odd_name_has_its_memory_measured(name: str, intact_bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(intact_bundle, tmp_path / f"{name}.bundle")
+    assert measure_memory(read_bundle(copy), (16, 24), threads=1, spin=False).peak_rss_bytes
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": 1}', "9" * 10_000])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from edgeslim.runtime.devices import JETPACKS, Device, Ran, Sources, describe_de
 from edgeslim.runtime.devices import probe as probe_module
 from edgeslim.runtime.devices.jetson import capability_under
 from edgeslim.runtime.devices.libraries import read_tensorrt
+from edgeslim.runtime.devices.nvml import ask_nvml
 from edgeslim.runtime.devices.sources import run_command
 from edgeslim.schema import from_json, to_json
 
@@ -321,6 +324,51 @@ def test_a_library_that_hangs_is_given_up(install: Install, tmp_path: Path) -> N
 
     full, _ = read_tensorrt(Sources(root=tmp_path / "root", run=impatient), "tensorrt")
     assert full.problem == "no answer within 1 s"
+
+
+def test_an_nvpmodel_that_hangs_is_given_up(tmp_path: Path) -> None:
+    plant(tmp_path, {**BOARDS["AGX Orin"], NVPMODEL: "#!/bin/sh\nsleep 600\n"})
+    reasons: dict[str, str] = {}
+    sources = Sources(root=tmp_path, run=lambda command, timeout_s: run_command(command, 0.5))
+    found = read_jetson(sources, reasons=reasons)
+    assert found is not None and found.power_mode is None
+    assert "no answer within 0.5 s" in reasons["jetson.power_mode"]
+
+
+def test_a_gpu_that_is_lost_does_not_hide_the_others(install: Install, tmp_path: Path) -> None:
+    lost = (
+        "\nreal = nvmlDeviceGetHandleByIndex\n"
+        "def nvmlDeviceGetHandleByIndex(n):\n"
+        "    if n == 0: raise NVMLError(15)\n"
+        "    return real(n)\n"
+    )
+    install({**TWO_GPUS, "pynvml.py": TWO_GPUS["pynvml.py"] + lost, "cuda/bindings/driver.py": "raise ImportError\n"})
+    found = read_gpus(plant(tmp_path / "root", {}))
+    assert [gpu.name for gpu in found.gpus or ()] == ["NVIDIA T400"]
+    assert found.driver == "580.95.05"
+
+
+def test_an_nvml_that_does_not_tell_is_closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, called = types.ModuleType("pynvml"), []
+    fake.nvmlInit = lambda: called.append("init")  # type: ignore[attr-defined]
+    fake.nvmlShutdown = lambda: called.append("shutdown")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    assert ask_nvml(lambda nvml: nvml.__name__) == "pynvml"
+    assert ask_nvml(lambda nvml: 1 // 0) is None
+    assert called == ["init", "shutdown"] * 2
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert ask_nvml(lambda nvml: nvml.__name__) is None
+
+
+def test_the_driver_of_an_engine_is_the_kernels_where_nvml_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from edgeslim.runtime.engines import here
+
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    text = "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build\n"
+    assert here._driver_version(plant(tmp_path / "a", {"proc/driver/nvidia/version": text})) == "540.4.0"
+    assert here._driver_version(plant(tmp_path / "b", {})) is None
 
 
 def test_a_library_may_talk_on_stdout(install: Install, tmp_path: Path) -> None:

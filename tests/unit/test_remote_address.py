@@ -18,6 +18,8 @@ from edgeslim.exporter.remote import Address, parse_address
         ("SSH://camera@orin.local", Address(host="orin.local", user="camera")),
         ("ssh://camera@10.0.0.7:2222", Address(host="10.0.0.7", user="camera", port=2222)),
         ("ssh://[fd00::2]", Address(host="fd00::2")),
+        ("ssh://[fe80::1%25eth0]", Address(host="fe80::1%eth0")),
+        ("ssh://[fe80::1%25]", Address(host="fe80::1%25")),
         ("ssh://camera@[fe80::1%eth0]:22", Address(host="fe80::1%eth0", user="camera", port=22)),
     ],
 )
@@ -43,6 +45,10 @@ def test_an_address(text: str, address: Address) -> None:
         ("ssh://[fd00::2", "brackets"),
         ("ssh://[orin]", "brackets"),
         ("ssh://[fd00::zz]", "neither a name nor an IP address"),
+        ("ssh://[fe80::1%$(reboot)]", "neither a name nor an IP address"),
+        ("ssh://[fe80::1%\x1b[2J]", "brackets"),
+        ("ssh://cam%65ra@orin", "no plain user name"),
+        ("ssh://a@b@orin", "no plain user name"),
         ("ssh://orin/home/camera", "--remote-dir"),
         ("ssh://orin?port=3", "more than a host"),
         ("ssh://-oProxyCommand=reboot", "neither a name nor an IP address"),
@@ -59,10 +65,25 @@ def test_what_is_no_address(text: str, said: str) -> None:
     assert caught.value.hint
 
 
-def test_a_password_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ssh://camera:hunter2@orin",
+        "ssh://camera:hunter2/x@orin",
+        "ssh://camera:hunter2#x@orin",
+        "ssh://camera:hunter2@x@orin",
+        "http://camera:hunter2@orin",
+        "camera:hunter2@orin",
+    ],
+)
+def test_a_password_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ConfigError, match="keys only") as caught:
-        parse_address("ssh://camera:hunter2@orin")
+        parse_address(text)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_line_to_copy_is_one_word_for_a_shell() -> None:
+    assert Address(host="orin", user="a$b", port=22).ssh_arguments == "-p 22 'a$b@orin'"
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,7 @@ def run(
 def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    found = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text.lower())
+    if found is None:
         raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH, such as 480x640", param_hint="--size")
-    return int(height), int(width)
+    return int(found[1]), int(found[2])

@@ -189,7 +189,12 @@ def _print_trtexec(bundle: Path, asked: list[BuildOptions], json: bool) -> None:
     if json:
         print_json(json_module.dumps({"trtexec": lines}, indent=2))
         return
-    out.print(f"# the ONNX file: edgeslim inspect {bundle} --write-model FILE [--precision ...]", highlight=False)
+    out.print(
+        f"# the ONNX file: edgeslim inspect {bundle} --write-model FILE [--precision ...]",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
     for line in lines:
         for name in ("tensorrt 8", "tensorrt 10 and later"):
             out.print(f"# {line['precision']}, {name}", highlight=False)

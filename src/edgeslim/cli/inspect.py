@@ -71,7 +71,7 @@ def _write(bundle: Bundle, precision: str, path: Path) -> None:
 
     data = bundle.graph(precision)
     write_bytes(path, data)
-    err.print(f"{len(data):,} bytes written to {path}", highlight=False, soft_wrap=True)
+    err.print(f"{len(data):,} bytes written to {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _print_layers(choice: Choice) -> None:

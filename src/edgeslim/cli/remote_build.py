@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from edgeslim.errors import DeviceError
@@ -94,6 +95,6 @@ def build_there(
     for column in ("precision", "bytes", "SHA-256", "engine"):
         table.add_column(column, overflow="fold")
     for one in done.engines:
-        table.add_row(one.precision, f"{one.bytes:,}", one.sha256[:12], str(one.engine))
+        table.add_row(escape(one.precision), f"{one.bytes:,}", one.sha256[:12], escape(str(one.engine)))
     out.print(table)
-    out.print(f"report of the board  {done.report_path}", highlight=False, soft_wrap=True)
+    out.print(f"report of the board  {done.report_path}", highlight=False, soft_wrap=True, markup=False)
