@@ -55,15 +55,16 @@ def compared_values(reference: ir.Model, variant: ir.Model) -> list[str]:
     """The float values that both graphs have by name, in the reference's order. Engines are asked for these."""
     theirs = {v.name for node in variant.graph for v in node.outputs}
     return [
-        value.name for node in reference.graph for value in node.outputs if value.name in theirs and _is_float(value)
+        value.name
+        for node in reference.graph
+        for value in node.outputs
+        if value.name and value.name in theirs and _is_float(value)
     ]
 
 
 def _is_float(value: ir.Value) -> bool:
     """Whether it is a tensor of floats, or may be one. A sequence of them has no single shape to compare."""
-    return bool(value.name) and (
-        value.type is None or (isinstance(value.type, ir.TensorType) and value.dtype in FLOATS)
-    )
+    return value.type is None or (isinstance(value.type, ir.TensorType) and value.dtype in FLOATS)
 
 
 def compare_layers(
