@@ -6,7 +6,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 from edgeslim.errors import ConfigError, UnsupportedGraphError
 from edgeslim.exporter.precision import (
@@ -313,3 +316,26 @@ def test_ways_that_part_and_meet_again_are_gone_once() -> None:
     body = " ".join(f"v{i + 1} = Concat <axis = 1> (v{i}, v{i})" for i in range(40))
     model = ir.from_proto(onnx.parser.parse_model(f"{head()} g (float[1, 1] v0) => (float[1, k] v40) {{ {body} }}"))
     assert sources(model.graph.outputs[0]) == {"v0"}
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    placement=st.sampled_from(["tensorrt", "onnxruntime"]),
+    method=st.sampled_from(["minmax", "mse", "entropy", "percentile"]),
+    join=st.sampled_from(["Add (b, a)", "Add (b, s)", "Concat <axis = 1> (a, b)"]),
+    kind=st.sampled_from(["Relu", "Sigmoid", "LeakyRelu"]),
+)
+def test_a_deviation_is_that_of_the_q_and_dq_in_numpy(
+    seed: int, placement: str, method: str, join: str, kind: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = {"w": (4, 4, 3, 3), "w2": (4, 4, 1, 1), "w3": (3, 8 if "Concat" in join else 4, 1, 1)}
+    model = net(f"s = Conv <pads = [1, 1, 1, 1]> (x, w) a = {kind} (s) b = Conv (a, w2) j = {join} y = Conv (j, w3)",
+                **{n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()})  # fmt: skip
+    opened = open_calibration(model, [rng.standard_normal((2, 4, 8, 8)).astype(np.float32)])
+    variant = quantize(model, opened, Int8Options(placement=placement, method=method, correct_bias=False)).model
+    exact, low = (ReferenceEvaluator(ir.to_proto(each)) for each in (model, variant))
+    wanted, seen = (np.stack([each.run(None, dict(f))[0] for f in opened.feeds]) for each in (exact, low))
+    rms = float(np.linalg.norm(seen - wanted) / np.linalg.norm(wanted))
+    assert furthest(model, variant, opened) == pytest.approx(rms, rel=0.02) and rms > 1e-4
