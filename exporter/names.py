@@ -17,6 +17,14 @@ def free_name(graph: ir.Graph, wanted: str) -> str:
     return wanted if wanted not in taken else next(name for name in numbered if name not in taken)
 
 
+def free_prefix(graph: ir.Graph, wanted: str) -> str:
+    """`wanted`, or with underscores behind it: no name of the graph or its sub-graphs begins with it."""
+    taken = tuple(_names(graph))
+    while any(name.startswith(wanted) for name in taken):
+        wanted += "_"
+    return wanted
+
+
 def add_constant(graph: ir.Graph, wanted: str, array: NDArray[np.generic]) -> ir.Value:
     """A new initializer, under this name if it is free."""
     name = free_name(graph, wanted)

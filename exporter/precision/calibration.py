@@ -41,7 +41,8 @@ def open_calibration(model: ir.Model, samples: Iterable[Sample], images: int | N
     samples: batches (N, ...) of any size, also of different heights and widths, or single inputs. images: how many are
     asked for; the first ones are taken. Raises DataError for the wrong type, shape or range, and for fewer than asked.
     """
-    specs = {spec.name: spec for spec in input_specs(model)}
+    # The image leads, whatever its type: beside it there may be a vector, or a number without a batch.
+    specs = {spec.name: spec for spec in sorted(input_specs(model), key=lambda spec: -len(spec.shape))}
     lead = next(iter(specs.values()))
     size = lead.shape[0] if lead.shape and isinstance(lead.shape[0], int) else 1
     feeds: list[Arrays] = []

@@ -19,7 +19,7 @@ from .simulate import Outputs, simulate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputDeviation:
-    """Of one output. largest: max |b|, to hold max_abs against. NaN or infinity in the variant makes both infinite."""
+    """Of one output. largest: max |b|, to hold max_abs against. NaN or infinity in either makes both infinite."""
 
     output: str
     max_abs: float
@@ -60,13 +60,13 @@ class Difference:
 
     def add(self, seen: NDArray[np.generic], wanted: NDArray[np.generic]) -> None:
         """Take in one image. Shapes that differ, or numbers that are none, make the difference infinite."""
-        b = wanted.astype(np.float64)
-        self.largest = max(self.largest, float(np.abs(b).max(initial=0.0)))
-        self._energy += float(np.square(b).sum())
-        if seen.shape != wanted.shape or not np.isfinite(seen.astype(np.float64)).all():
+        a, b = seen.astype(np.float64), wanted.astype(np.float64)
+        if seen.shape != wanted.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
             self.max_abs = self._gone = float("inf")
             return
-        gone = seen.astype(np.float64) - b
+        self.largest = max(self.largest, float(np.abs(b).max(initial=0.0)))
+        self._energy += float(np.square(b).sum())
+        gone = a - b
         self.max_abs = max(self.max_abs, float(np.abs(gone).max(initial=0.0)))
         self._gone += float(np.square(gone).sum())
 

@@ -13,7 +13,7 @@ that the frame is normalised there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +29,20 @@ from .islands import Island, Limits, find_islands
 from .typed import Formal, check_typed, formals, schema_of, with_types
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
-_TYPE_IN_ATTRIBUTE = {"Cast": "to", "EyeLike": "dtype", "RandomNormalLike": "dtype", "RandomUniformLike": "dtype"}
+TYPE_IN_ATTRIBUTE: Mapping[str, str] = {
+    "Bernoulli": "dtype",
+    "BlackmanWindow": "output_datatype",
+    "Cast": "to",
+    "EyeLike": "dtype",
+    "HammingWindow": "output_datatype",
+    "HannWindow": "output_datatype",
+    "MelWeightMatrix": "output_datatype",
+    "RandomNormal": "dtype",
+    "RandomNormalLike": "dtype",
+    "RandomUniform": "dtype",
+    "RandomUniformLike": "dtype",
+}
+"""Operators that state in an attribute which type they make."""
 _QDQ_OPSET = 19
 """The first one in which scales may be float16."""
 
@@ -118,7 +131,7 @@ class _Converter:
             node.outputs[0].type, node.outputs[0].shape = ir.TensorType(wanted), value.shape
             self._graph.append(node)
             self._graph.outputs[index] = node.outputs[0]
-            if value.producer() is not None:  # the name stays with what is given out; an input's is its own
+            if not value.is_graph_input():  # the name stays with what is given out; an input's is its own
                 value.name = free_name(self._graph, f"{name}/{_word(value.dtype)}")
             node.outputs[0].name = name
         for name, value in list(self._graph.initializers.items()):
@@ -155,7 +168,7 @@ class _Converter:
                     inner.replace_input_with(index, self._as(value, SINGLE, node))
 
     def _halve_results(self, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
-        attribute = _TYPE_IN_ATTRIBUTE.get(node.op_type)
+        attribute = TYPE_IN_ATTRIBUTE.get(node.op_type)
         if attribute is not None and node.outputs[0].dtype == SINGLE:
             node.attributes[attribute] = ir.AttrInt64(attribute, HALF.value)
         if node.op_type == "ConstantOfShape":
@@ -212,3 +225,8 @@ def _check_names(model: ir.Model, options: Fp16Options) -> None:
     outputs = {v.name for v in model.graph.outputs}
     for name in sorted(options.outputs - {n for n in outputs if n}):
         raise ConfigError(f"fp16 outputs: the graph has no output {name!r}", f"it has {sorted(map(str, outputs))}")
+    for value in model.graph.outputs:
+        if value.name in options.outputs and value.is_graph_input():
+            raise ConfigError(
+                f"fp16 outputs: {value.name!r} is an input that is given out as it is", "inputs keep their types"
+            )

@@ -125,8 +125,12 @@ def _reasons(
         yield BY_KIND[node.op_type]
     if node in frames:
         yield "it normalises the frame: a difference of near numbers"
-    if node.op_type in ("Cast", "QuantizeLinear", "DequantizeLinear"):
-        bound = [v for v in node.inputs[:1] if v is not None]  # what comes out is cut to the type's range anyway
+    if any(
+        v is not None and isinstance(v.type, ir.SequenceType | ir.OptionalType) for v in (*node.inputs, *node.outputs)
+    ):
+        yield "it reads or makes a sequence, which stays as it is"
+    if node.op_type in _QDQ:
+        bound = [v for v in (*node.inputs[:1], *node.outputs) if v is not None]  # scales: see `_constant`
     else:
         bound = [v for v in (*node.inputs, *node.outputs) if v is not None]
     yield from _too_large(node, bound, ranges, sums, limits)
@@ -221,6 +225,8 @@ def _small_divisors(model: ir.Model, ranges: Mapping[str, ValueRange]) -> set[ir
         waiting = [value] if value is not None and seen is not None and seen.least < SMALLEST_NORMAL else []
         while waiting:
             current = waiting.pop()
+            if current in found:
+                continue
             found.add(current)
             producer = current.producer()
             if producer is not None and moves(producer):

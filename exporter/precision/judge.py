@@ -34,7 +34,6 @@ from .int8 import Int8Options
 from .layers import compare_layers
 from .request import VariantRequest
 from .simulate import Outputs, simulate
-from .typed import with_types
 
 LARGEST_RMS: Mapping[Precision, float] = {"fp16": 0.02, "int8": 0.5}
 """Relative rms on real frames from which a variant is refused whatever it scores: noise as loud as that is a fault."""
@@ -124,7 +123,7 @@ def judge(
 def _worst_layers(model: ir.Model, typed: ir.Model, frames: Calibration) -> str:
     """Where the loss begins and where it is largest, by the names of layers."""
     try:
-        return compare_layers(with_types(model), with_types(typed), frames.part(0, 2)).describe()
+        return compare_layers(model, typed, frames.part(0, 2)).describe()
     except EdgeslimError as error:  # a refusal stands, whether or not the layers can be told
         return f"its layers could not be compared: {error.message}"
 

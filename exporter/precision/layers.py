@@ -15,6 +15,7 @@ from ..channels.rules.contraction import WEIGHTED
 from .calibration import Calibration
 from .deviation import Difference
 from .simulate import Outputs, simulate
+from .typed import with_types
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
 
@@ -57,8 +58,13 @@ def compared_values(reference: ir.Model, variant: ir.Model) -> list[str]:
         value.name
         for node in reference.graph
         for value in node.outputs
-        if value.name and value.name in theirs and (value.dtype is None or value.dtype in FLOATS)
+        if value.name and value.name in theirs and _is_float(value)
     ]
+
+
+def _is_float(value: ir.Value) -> bool:
+    """Whether it is a tensor of floats, or may be one. A sequence of them has no single shape to compare."""
+    return value.type is None or (isinstance(value.type, ir.TensorType) and value.dtype in FLOATS)
 
 
 def compare_layers(
@@ -69,11 +75,15 @@ def compare_layers(
     run: Outputs | None = None,
     values: Sequence[str] | None = None,
 ) -> LayerComparison:
-    """Compare the values that both graphs have.
+    """Compare the values that both graphs have; neither need state their types.
 
     run: the variant on its engine, giving the values in order.  values: some of `compared_values`, all where None.
+    Raises UnsupportedGraphError where nobody knows the type of a value.
     """
+    reference, variant = with_types(reference), with_types(variant)
     names = compared_values(reference, variant) if values is None else list(values)
+    if not names:  # a session has to have an output
+        return LayerComparison(layers=(), limit=limit, first=None, worst=None)
     wanted, seen = simulate(reference, names), run or simulate(variant, names)
     sums = {name: Difference() for name in names}
     for feed in frames.feeds:

@@ -33,9 +33,12 @@ def moved(node: ir.Node) -> list[ir.Value]:
 
 def sources(value: ir.Value) -> set[str]:
     """Where the numbers of a value come from: back through all that only moves them."""
-    found, waiting = set(), [value]
+    found, waiting, seen = set(), [value], set[ir.Value]()
     while waiting:
         current = waiting.pop()
+        if current in seen:  # ways that part and meet again are gone once: there may be 2^depth of them
+            continue
+        seen.add(current)
         producer = current.producer()
         if producer is not None and moves(producer):
             waiting.extend(moved(producer))

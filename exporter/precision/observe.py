@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgeslim.errors import DataError, first_line
 
 from ..foreign.feeds import Arrays, open_session
+from ..names import free_prefix
 from ..taps import tapped
 from .calibration import Calibration
 
@@ -68,11 +69,13 @@ def run(session: onnxruntime.InferenceSession, feed: Arrays, number: int) -> lis
 
 def count_elements(model: ir.Model, names: Sequence[str], feed: Arrays) -> dict[str, int]:
     """Elements of each value on one set of inputs, counted inside the graph."""
-    proto = ir.to_proto(model)
+    if not names:  # a session has to have an output
+        return {}
+    proto, prefix = ir.to_proto(model), free_prefix(model.graph, "elements")
     del proto.graph.output[:]
     for number, name in enumerate(names):
-        proto.graph.node.append(onnx.helper.make_node("Size", [name], [f"{name}/elements/{number}"]))
-        size = onnx.helper.make_tensor_value_info(f"{name}/elements/{number}", onnx.TensorProto.INT64, [])
+        proto.graph.node.append(onnx.helper.make_node("Size", [name], [f"{prefix}/{number}"]))
+        size = onnx.helper.make_tensor_value_info(f"{prefix}/{number}", onnx.TensorProto.INT64, [])
         proto.graph.output.append(size)
     session = open_session(proto.SerializeToString(), "the graph with the sizes of its values as outputs", PLAIN_QDQ)
     return {name: int(size) for name, size in zip(names, run(session, feed, 0))}

@@ -17,9 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..names import free_name
-from .fp16 import HALF, SINGLE
-
-_TYPES = {"Cast": "to", "EyeLike": "dtype", "RandomNormalLike": "dtype", "RandomUniformLike": "dtype"}
+from .fp16 import HALF, SINGLE, TYPE_IN_ATTRIBUTE
 
 
 def round_values(model: ir.Model) -> ir.Model:
@@ -37,10 +35,9 @@ def round_values(model: ir.Model) -> ir.Model:
         if value.dtype == HALF:
             _insert(graph, value, SINGLE, None)
     for node in list(graph):
-        if node.op_type in _TYPES and _TYPES[node.op_type] in node.attributes:
-            name = _TYPES[node.op_type]
-            if node.attributes[name].as_int() == HALF.value:
-                node.attributes[name] = ir.AttrInt64(name, SINGLE.value)
+        name = TYPE_IN_ATTRIBUTE.get(node.op_type)
+        if name is not None and name in node.attributes and node.attributes[name].as_int() == HALF.value:
+            node.attributes[name] = ir.AttrInt64(name, SINGLE.value)
         if node.op_type == "ConstantOfShape" and "value" in node.attributes:
             held = node.attributes["value"].as_tensor().numpy()
             if held.dtype == np.float16:

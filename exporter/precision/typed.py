@@ -67,16 +67,21 @@ def check_typed(model: ir.Model) -> ir.Model:
     return inferred
 
 
+def with_shapes(model: ir.Model) -> ir.Model:
+    """A copy with the types and shapes that ONNX infers, constants as initializers, functions inlined."""
+    model = model.clone()
+    if model.functions:
+        common.InlinePass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
+
+
 def with_types(model: ir.Model) -> ir.Model:
     """A copy whose values have types, and whose constants are initializers, functions inlined.
 
     Raises UnsupportedGraphError naming the first value whose type nobody knows.
     """
-    model = model.clone()
-    if model.functions:
-        common.InlinePass()(model)
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    typed = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
+    typed = with_shapes(model)
     for node in typed.graph:
         for value in node.outputs:
             if value.name and value.type is None:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...foreign.feeds import open_session
-from ...names import add_constant
+from ...names import add_constant, free_prefix
 from ...walk import Walk
 from ...weights import with_weights
 from ..calibration import Calibration
@@ -90,19 +90,21 @@ def _own_bias(model: ir.Model, layer: Layer) -> str | None:
     """The name of a bias that this layer alone has, made where there is none; None where it cannot be changed."""
     (node,) = (n for n in model.graph if n.outputs and n.outputs[0].name == layer.result.name)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if node.op_type == "Gemm" and "beta" in node.attributes and node.attributes["beta"].as_float() != 1.0:
+        return None
     if bias is not None:
         one = bias.const_value is not None and len(bias.const_value.shape) == 1
-        scaled = node.op_type == "Gemm" and "beta" in node.attributes and node.attributes["beta"].as_float() != 1.0
-        own = bias.is_initializer() and one and not scaled
-        if own and len(bias.uses()) == 1 and bias.dtype == ir.DataType.FLOAT:
-            return bias.name
-        if not own or bias.const_value is None:
+        if not bias.is_initializer() or bias.is_graph_input() or not one or bias.dtype != ir.DataType.FLOAT:
             return None
     groups = node.attributes["group"].as_int() if node.op_type == "ConvTranspose" and "group" in node.attributes else 1
     assert layer.weight.const_value is not None
     width = int(layer.weight.const_value.shape.numpy()[layer.axis]) * groups
-    zeros = np.zeros(width, np.float32) if bias is None or bias.const_value is None else bias.const_value.numpy()
-    new = add_constant(model.graph, f"{layer.name}/bias", zeros)
+    present = np.zeros(1, np.float32) if bias is None or bias.const_value is None else bias.const_value.numpy()
+    alone = bias is not None and len(bias.uses()) == 1 and not bias.is_graph_output()
+    if bias is not None and alone and present.shape == (width,):
+        return bias.name
+    # A Gemm may have one number for all channels.
+    new = add_constant(model.graph, f"{layer.name}/bias", np.broadcast_to(present, (width,)).astype(np.float32))
     if len(node.inputs) < 3:
         node.resize_inputs(3)
     node.replace_input_with(2, new)
@@ -111,24 +113,29 @@ def _own_bias(model: ir.Model, layer: Layer) -> str | None:
 
 def _float_means(model: ir.Model, layers: Sequence[Layer], calibration: Calibration) -> dict[str, NDArray[np.float64]]:
     """(C,) of what each layer of the float graph says, over all images; a larger image counts for more."""
-    proto = ir.to_proto(model)
+    if not layers:  # a session has to have an output
+        return {}
+    proto, prefix = ir.to_proto(model), free_prefix(model.graph, "mean")
     names = [layer.result.name or "" for layer in layers]
     heard = [_heard(layer.result).name or "" for layer in layers]
     del proto.graph.output[:]
     for number, layer in enumerate(layers):
-        kept = len(layer.result.shape) if layer.result.shape is not None else 4
+        assert layer.weight.const_value is not None
+        kept = len(layer.weight.const_value.shape)  # what a Gemm and a convolution make has as many axes
         rest = [i for i in range(kept) if i != CHANNELS]
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(rest, np.int64), f"mean/axes/{number}"))
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array(rest, np.int64), f"{prefix}/axes/{number}")
+        )
         proto.graph.node.extend(
             [
-                _reduce_mean(model, heard[number], number, rest),
-                onnx.helper.make_node("Size", [heard[number]], [f"mean/size/{number}"]),
+                _reduce_mean(model, heard[number], f"{prefix}/{number}", f"{prefix}/axes/{number}", rest),
+                onnx.helper.make_node("Size", [heard[number]], [f"{prefix}/size/{number}"]),
             ]
         )
         proto.graph.output.extend(
             [
-                onnx.helper.make_tensor_value_info(f"mean/{number}", onnx.TensorProto.FLOAT, None),
-                onnx.helper.make_tensor_value_info(f"mean/size/{number}", onnx.TensorProto.INT64, []),
+                onnx.helper.make_tensor_value_info(f"{prefix}/{number}", onnx.TensorProto.FLOAT, None),
+                onnx.helper.make_tensor_value_info(f"{prefix}/size/{number}", onnx.TensorProto.INT64, []),
             ]
         )
     session = open_session(proto.SerializeToString(), "the graph with its means as outputs")
@@ -142,8 +149,8 @@ def _float_means(model: ir.Model, layers: Sequence[Layer], calibration: Calibrat
     return {name: total / count for name, total, count in zip(names, sums, counts)}
 
 
-def _reduce_mean(model: ir.Model, name: str, number: int, axes: list[int]) -> onnx.NodeProto:
-    """Axes became an input with opset 18."""
+def _reduce_mean(model: ir.Model, name: str, mean: str, constant: str, axes: list[int]) -> onnx.NodeProto:
+    """`name` -> `mean`. Axes became an input with opset 18: the `constant`."""
     if model.graph.opset_imports.get("", 18) >= 18:
-        return onnx.helper.make_node("ReduceMean", [name, f"mean/axes/{number}"], [f"mean/{number}"], keepdims=0)
-    return onnx.helper.make_node("ReduceMean", [name], [f"mean/{number}"], axes=axes, keepdims=0)
+        return onnx.helper.make_node("ReduceMean", [name, constant], [mean], keepdims=0)
+    return onnx.helper.make_node("ReduceMean", [name], [mean], axes=axes, keepdims=0)

@@ -90,12 +90,25 @@ def _partner(layer: Layer, layers: dict[ir.Node, Layer]) -> Layer | str:
             second = layers[user]
             if second.source is not value or not _own(second.weight):
                 return "the weight that reads it is shared"
+            if not _meets(layer, second):
+                return "the layer that reads it sums over another axis"
             return (
                 second if _reads_width(second) == _width(layer) else "its channels are regrouped before they are read"
             )
         if user.op_type not in HOMOGENEOUS or user.inputs[0] is not value:
             return f"{place(user)} comes between, and a factor does not pass it"
         value = user.outputs[0]
+
+
+def _meets(first: Layer, second: Layer) -> bool:
+    """Whether `second` sums over the axis that the channels of `first` lie on: a product has them last.
+
+    That the sizes agree says nothing: an image may be as wide as it has channels. Between a Gemm and a product the
+    second axis is the last.
+    """
+    transposed = "transA" in second.node.attributes and second.node.attributes["transA"].as_int() != 0
+    kinds = [layer.node.op_type.startswith("Conv") for layer in (first, second)]
+    return not transposed and kinds[0] == kinds[1]
 
 
 def _even_out(pair: _Pair) -> float:
@@ -152,7 +165,8 @@ def _width(layer: Layer) -> int:
 
 
 def _own(value: ir.Value) -> bool:
-    return value.is_initializer() and len(value.uses()) == 1 and not value.is_graph_output()
+    own = value.is_initializer() and len(value.uses()) == 1
+    return own and not value.is_graph_output() and not value.is_graph_input()
 
 
 def _flag(node: ir.Node, *names: str) -> bool:

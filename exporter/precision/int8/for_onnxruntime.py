@@ -53,7 +53,7 @@ def place_for_onnxruntime(
             continue
         for output in node.outputs:
             result = _behind_activation(output)
-            if not result.is_graph_output() or quantize_outputs:
+            if _is_float(result) and (not result.is_graph_output() or quantize_outputs):
                 quantized.add(result)
     return _placement(model.graph, quantized, kept), declined
 
@@ -77,9 +77,14 @@ def _joins(node: ir.Node, quantized: set[ir.Value]) -> bool:
     values = [v for v in node.inputs if v is not None]
     if node.op_type not in (*_BETWEEN, "Concat") or any(v.is_initializer() for v in values):
         return False
-    if any(v.dtype not in (None, ir.DataType.FLOAT) for v in values):
+    if not all(_is_float(v) for v in values):
         return False
     return any(v in quantized for v in values)
+
+
+def _is_float(value: ir.Value) -> bool:
+    """Places of maxima, which a MaxPool may tell, are whole numbers."""
+    return bool(value.name) and value.dtype in (None, ir.DataType.FLOAT)
 
 
 def _goes_along(node: ir.Node, quantized: set[ir.Value]) -> bool:
@@ -108,5 +113,5 @@ def _placement(graph: ir.Graph, quantized: set[ir.Value], layers: list[Layer]) -
         layers=tuple(layers),
         signed=False,
         shared=shared,
-        outputs=frozenset(v.name or "" for v in quantized if v.is_graph_output()),
+        outputs=frozenset(v.name or "" for v in quantized if v.is_graph_output() and not v.is_graph_input()),
     )

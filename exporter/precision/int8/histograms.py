@@ -58,5 +58,7 @@ def measure_histograms(
 
 def count_absolute(array: NDArray[np.generic], largest: float, bins: int) -> NDArray[np.int64]:
     """(bins,) how many absolute values lie in each of the equal bins from 0 to `largest`, the last one closed."""
-    places = (np.abs(array.ravel().astype(np.float32)) * np.float32(bins / largest)).astype(np.int64)
+    # Divided by the largest first: bins / largest is no float32 where all values are tiny.
+    shares = np.abs(array.ravel().astype(np.float32)) / np.float32(largest)
+    places = (shares * np.float32(bins)).astype(np.int64)
     return np.bincount(np.minimum(places, bins - 1), minlength=bins).astype(np.int64)

@@ -44,7 +44,7 @@ def insert(model: ir.Model, placement: Placement, scales: Mapping[str, Scale], i
                 model.graph, nodes[layer.result.name or ""], values[layer.name], layer.axis, int8_weights
             )
         nodes[layer.result.name or ""].replace_input_with(1, stored[key])
-    for name, _ in stored:
+    for name in {name for name, _ in stored}:
         if not values[name].uses() and not values[name].is_graph_output():
             del model.graph.initializers[name]
     return model

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from ...channels.context import place
@@ -78,6 +79,8 @@ def _unfit(node: ir.Node, weight: ir.Value | None, keep_float: Collection[str]) 
         return "what it reads is a constant"
     if len(weight.const_value.shape) < 2:
         return "its weight is a vector"
+    if not np.isfinite(weight.const_value.numpy()).all():
+        return "its weight has values that are NaN or infinite"
     return ""
 
 

@@ -14,6 +14,7 @@ from edgeslim.errors import UnsupportedGraphError
 
 from ..calibration import Calibration
 from ..deviation import measure_deviation
+from ..typed import with_shapes
 from .bias import correct_bias, images_within
 from .equalize import Equalization, equalize
 from .for_onnxruntime import place_for_onnxruntime
@@ -77,7 +78,7 @@ def quantize(model: ir.Model, calibration: Calibration, options: Int8Options | N
     calibration images.
     """
     options = options or Int8Options()
-    model = raise_opset(model, OPSET, calibration)
+    model = raise_opset(with_shapes(model), OPSET, calibration)
     equalization = equalize(model, options.keep_float) if options.equalize else None
     graph = equalization.model if equalization is not None else model
     placement, declined = _place(graph, options)
@@ -120,7 +121,10 @@ def _place(model: ir.Model, options: Int8Options) -> tuple[Placement, list[Decli
     layers, declined = find_layers(model, options.keep_float)
     unknown = options.keep_float - {v for v in model.graph.initializers}
     if unknown:
-        raise UnsupportedGraphError(f"keep_float names {sorted(unknown)[0]!r}, which is no weight of this graph")
+        raise UnsupportedGraphError(
+            f"keep_float names {sorted(unknown)[0]!r}, which is no weight of this graph",
+            f"name initializers that layers read, as {' or '.join(sorted(layer.name for layer in layers)[:3]) or 'w'}",
+        )
     if options.placement == "onnxruntime":
         placement, more = place_for_onnxruntime(model, layers, options.quantize_outputs)
         declined = [*declined, *more]
