@@ -7,8 +7,8 @@ pair of casts that the graph itself has between float32 values. So:
 
     float16 value  ->  float32 value, cast to float16 and back right where it is made
 
-Values, weights and overflows are those of float16; sums inside of a kernel run up in float32, as on tensor cores. A
-GPU fuses nodes and rounds less often: what is measured here is on the safe side.
+Values, weights and overflows are those of float16; sums inside of a kernel run up in float32, as tensor cores sum. A
+GPU that does so fuses nodes and rounds less often than this; a kernel that sums in float16 rounds more.
 """
 
 from __future__ import annotations

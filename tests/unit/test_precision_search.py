@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +23,24 @@ from .precision_bundles import LAYERS, frames, labelled, net, quantized, write_n
 
 INT8 = VariantRequest(name="int8", options=Int8Options(correct_bias=False), most_loss=0.2)
 MS = 5e-4
+
+
+class FakeClock:
+    """Time that passes only on a FakeDevice, so that what else this machine does decides nothing."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+CLOCK = FakeClock()
+
+
+@pytest.fixture
+def fake_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeslim.bench.clock.perf_counter_ns", CLOCK)
 
 
 class FakeDevice:
@@ -48,9 +65,7 @@ class _Paused:
         self.inputs, self.outputs = backend.inputs, backend.outputs
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        end = time.perf_counter() + self._seconds
-        while time.perf_counter() < end:
-            pass
+        CLOCK.now_ns += round(self._seconds * 1e9)
         return list(self._backend.run(feeds))
 
     def close(self) -> None:
@@ -95,6 +110,7 @@ def test_neighbours_share_a_group() -> None:
     assert neighbours((), 3) == ()
 
 
+@pytest.mark.usefixtures("fake_clock")
 def test_a_group_that_makes_the_device_slower_goes_back(tmp_path: Path) -> None:
     bundle = write_net(tmp_path / "a.bundle")
     variant = search(bundle, FakeDevice(each(second=9.0)))
@@ -110,6 +126,7 @@ def test_a_group_that_makes_the_device_slower_goes_back(tmp_path: Path) -> None:
     assert set(quantized(whole.graph("int8"))) == {"first", "third", "head"}
 
 
+@pytest.mark.usefixtures("fake_clock")
 def test_groups_that_pay_only_together_stay_together(tmp_path: Path) -> None:
     """Each conversion costs what a layer gains, so no layer alone tells that all of them are worth it."""
     both = FakeDevice(lambda low: MS * (4.0 if len(low) >= 3 else 12.0))
@@ -118,6 +135,7 @@ def test_groups_that_pay_only_together_stay_together(tmp_path: Path) -> None:
     assert variant.search[0].reason == "no group pays by itself, all together may"
 
 
+@pytest.mark.usefixtures("fake_clock")
 def test_int8_that_is_slower_is_not_shipped(tmp_path: Path) -> None:
     bundle = write_net(tmp_path / "a.bundle")
     before = (bundle / "manifest.json").read_bytes()
@@ -130,6 +148,7 @@ def test_int8_that_is_slower_is_not_shipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fake_clock")
 def test_the_group_that_loses_most_for_its_time_goes_back_first(tmp_path: Path) -> None:
     """The budget lies between what all layers lose and what they lose without the worst of them."""
     bundle, data = write_net(tmp_path / "a.bundle"), labelled(net(), 16)
@@ -145,6 +164,7 @@ def test_the_group_that_loses_most_for_its_time_goes_back_first(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fake_clock")
 def test_time_counts_too(tmp_path: Path) -> None:
     """Of two ways to meet the budget, the layer that gains next to nothing goes, and not the one that gains much."""
     bundle, data = write_net(tmp_path / "a.bundle"), labelled(net(), 16)
@@ -159,12 +179,14 @@ def test_time_counts_too(tmp_path: Path) -> None:
     assert tight.search[[c.group for c in free.search].index(slight.group)].precision == "fp32"
 
 
+@pytest.mark.usefixtures("fake_clock")
 def test_a_budget_that_nothing_meets(tmp_path: Path) -> None:
     bundle = write_net(tmp_path / "a.bundle")
     with pytest.raises(BudgetError, match="no layer of tiny can be int8 with dice at most 0 below 1"):
         search(bundle, FakeDevice(each()), dataclasses.replace(INT8, most_loss=0.0), data=labelled(net(), 16))
 
 
+@pytest.mark.usefixtures("fake_clock")
 def test_a_single_group_is_compared_with_fp32(tmp_path: Path) -> None:
     variant = search(write_net(tmp_path / "a.bundle"), FakeDevice(each()), groups=1)
     assert [choice.group for choice in variant.search] == ["layers 1-4", "the whole net"]
@@ -172,12 +194,14 @@ def test_a_single_group_is_compared_with_fp32(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fake_clock")
 def test_the_rest_may_be_float16(tmp_path: Path) -> None:
     request = dataclasses.replace(INT8, half=True)
     variant = search(write_net(tmp_path / "a.bundle"), FakeDevice(each(second=9.0)), request)
     assert [choice.precision for choice in variant.search] == ["int8", "fp16", "int8", "int8", "int8"]
 
 
+@pytest.mark.usefixtures("fake_clock")
 def test_what_makes_no_sense_is_refused_at_once(tmp_path: Path) -> None:
     bundle, device = write_net(tmp_path / "a.bundle"), FakeDevice(each())
     with pytest.raises(ConfigError, match="only int8 is searched"):
