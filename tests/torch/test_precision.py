@@ -70,7 +70,7 @@ def test_float16_is_typed_and_near(name: str) -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_int8_is_near_in_both_placements_and_smaller(name: str, placement: str) -> None:
     model, frames = shipped(name)
-    made = quantize(model, frames, Int8Options(placement=placement))
+    made = quantize(model, frames, Int8Options(placement=placement, int8_weights=True))
     run = simulate(made.model, integer_kernels=placement == "onnxruntime")
     for off in measure_deviation(model, made.model, frames, run):
         assert 0 < off.relative_rms < NEAR[name], off
