@@ -43,8 +43,10 @@ def load(
     an engine's name, a factory of one's own, or "auto": an engine built for this GPU, else ONNX Runtime with CUDA, else
     on the CPU; `Session.choice` says why.  engines: the folder of built engines, the one beside the bundle where None.
     memory: the way to a GPU's memory for those, "cuda-bindings", "pycuda" or "torch".
+    An engine that was built elsewhere and never run is run on the golden vectors first; `edgeslim build` on this
+    machine notes that it was, and saves that time.
     Raises BundleError for a bundle that is not intact, ConfigError for an option, DeviceError where the
-    engine is not installed, EngineError where it refuses the model.
+    engine is not installed, EngineError where it refuses the model, CertificateError for such an engine that is wrong.
     """
     return open_session(
         read_bundle(path),
@@ -83,7 +85,10 @@ def open_session(
         engine = open_backend(name, bundle.graph(precision), threads=threads, spin=spin)
     try:
         frames = None if choice is None or choice.engine is None else choice.engine.record.spec.frames
-        return Session(bundle, engine, precision=precision, choice=choice, frames=frames)
+        session = Session(bundle, engine, precision=precision, choice=choice, frames=frames)
+        if choice is not None and choice.engine is not None and not choice.engine.record.checked:
+            session.verify_golden()  # built for this GPU elsewhere: until now nobody could run it
+        return session
     except BaseException:
         engine.close()
         raise
@@ -203,7 +208,7 @@ class Session:
             if not cases:
                 raise BundleError(
                     f"{self._path}: none of the golden vectors is a batch that the engine takes ({self._frames})",
-                    "build the engine for a range that holds one of them, or export the bundle again",
+                    "run `edgeslim build` on this machine, which makes another, or build for a range that holds one",
                 )
         return verify_cases(cases, spec, self.backend)
 

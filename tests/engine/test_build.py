@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -27,12 +28,15 @@ from edgeslim.exporter.engine import BuildOptions, parse_bytes, parse_frames, pa
 from edgeslim.exporter.engine.typed_graph import has_sparse_weights, is_two_of_four, low_precisions
 from edgeslim.progress import Silent
 from edgeslim.runtime import FrameRange, choose, load, read_bundle
+from edgeslim.runtime.backends.tensorrt.backend import TensorRTBackend
+from edgeslim.runtime.backends.tensorrt.memory import MEMORIES
 from edgeslim.runtime.engines import EngineStore, engines_folder
 from edgeslim.runtime.engines.here import Here
 from edgeslim.runtime.validation import make_validation
 
 from .bundles import FP16, float_model, half_model, write_tiny
 from .conftest import ORIN, BuildOnOrin, UseTensorRT
+from .fake_memory import FakeMemory
 from .fake_tensorrt import Plan
 
 
@@ -492,3 +496,35 @@ def test_an_engine_of_another_model_is_passed_over(
     build_on_orin(write_tiny(tmp_path / "a.bundle", model=float_model(seed=1)), cache=cache)
     choice = choose(read_bundle(write_tiny(tmp_path / "b.bundle")), engines=cache, here=ORIN)
     assert "it was built from another model" in choice.passed_over["tensorrt"]
+
+
+def test_an_engine_that_was_never_run_is_run_before_it_is_used(
+    tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever loads it is the first who can: built here without a way to run it, or for this GPU elsewhere."""
+
+    def no_gpu(engine: bytes) -> TensorRTBackend:
+        raise DeviceError("there is no usable GPU", "none")
+
+    plan, memories = Plan(), list[FakeMemory]()
+
+    def fake_memory(device: int) -> FakeMemory:
+        memories.append(FakeMemory())
+        return memories[-1]
+
+    use_tensorrt("103", plan)
+    monkeypatch.setitem(MEMORIES, "cuda-bindings", fake_memory)
+    # The package's attribute of that name is the function.
+    monkeypatch.setattr(importlib.import_module("edgeslim.runtime.choose"), "look_here", lambda: ORIN)
+    assert not build_on_orin(tiny, open_engine=no_gpu).stored.record.checked
+    with load(tiny) as session:
+        assert session.backend.name == "tensorrt" and memories[-1].calls.count("in") == 1  # the golden vector
+    plan.off_by = 0.01
+    with pytest.raises(CertificateError, match="golden case 0, output 'logits' differs"):
+        load(tiny)
+    assert memories[-1].closed >= 1
+    plan.off_by = 0.0
+    assert build_on_orin(tiny).stored.record.checked
+    plan.off_by = 0.01
+    with load(tiny):  # it was checked when it was built, and is not run again on every load
+        assert memories[-1].calls == []
