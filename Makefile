@@ -52,7 +52,7 @@ imports: setup  ## the import rules between the folders
 	$(BIN)/lint-imports --no-cache
 
 unit: setup  ## the unit tests
-	$(BIN)/pytest -q -m "not slow" tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses=$(or $(WORKERS),2) --dist=loadfile -m "not slow" tests/unit
 
 # A file stays in one process, for its tests share what takes long to make. Two processes of one thread each are faster
 # on two cores than one process that splits every small product among them.
