@@ -31,6 +31,10 @@ class TimedBackend(Protocol):
     def graphs(self) -> str:
         """What became of CUDA graphs."""
 
+    @property
+    def unified(self) -> bool:
+        """Whether nothing is copied, for CPU and GPU share one memory."""
+
     def run_timed(self, feeds: dict[str, Array]) -> tuple[list[Array], RunTimes]:
         """Run once and tell the times."""
 

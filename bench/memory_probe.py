@@ -70,7 +70,6 @@ def _engine_use(session: Session, gpu_before: int | None, available_before: int 
     if not isinstance(backend, TimedBackend):
         return None
     own, gpu_now, available_now = backend.memory_use(), _gpu_process_bytes(), _available_bytes()
-    unified = getattr(backend, "unified", False)
     stored = None if session.choice is None else session.choice.engine
     return EngineUse(
         engine_bytes=None if stored is None else stored.record.engine.bytes,
@@ -78,7 +77,9 @@ def _engine_use(session: Session, gpu_before: int | None, available_before: int 
         activation_bytes=own.activation_bytes,
         io_bytes=own.io_bytes,
         gpu_process_bytes=None if gpu_now is None else gpu_now - (gpu_before or 0),
-        system_bytes=available_before - available_now if unified and available_before and available_now else None,
+        system_bytes=available_before - available_now
+        if backend.unified and available_before and available_now
+        else None,
     )
 
 

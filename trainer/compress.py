@@ -214,10 +214,7 @@ def _bench(recipe: Recipe, bundles: tuple[Path, Path], progress: Progress) -> Be
 def _examples(workspace: Workspace, bundles: tuple[Path, Path]) -> Examples:
     """Test images with what both bundles say of them."""
     with ExitStack() as stack:
-        dense, compact = (
-            session_runner(stack.enter_context(load(bundle, threads=torch.get_num_threads(), backend="onnxruntime")))
-            for bundle in bundles
-        )
+        dense, compact = (session_runner(stack.enter_context(_load(bundle))) for bundle in bundles)
         return workspace.kind.examples(dense, compact, workspace.image)
 
 

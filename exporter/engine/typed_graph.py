@@ -9,8 +9,10 @@ from onnx import numpy_helper
 
 from edgeslim.errors import EngineError
 
-_KERNELS = {"Conv": 1, "Gemm": 1, "MatMul": 1}
-"""Operator -> the input that is its kernel."""
+_WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+"""Operators whose second input is their kernel, and which sparse tensor cores can compute."""
+_CARRIERS = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"})
+"""What may stand between a weight and its reader in a typed graph."""
 
 
 def low_precisions(model: bytes) -> frozenset[str]:
@@ -33,16 +35,17 @@ def has_sparse_weights(model: bytes) -> bool:
     source = {node.output[0]: node.input[0] for node in graph.node if node.op_type in _CARRIERS}
     sparse = total = 0
     for node in graph.node:
-        if node.op_type not in _KERNELS:
+        if node.op_type not in _WEIGHTED:
             continue
-        name = node.input[_KERNELS[node.op_type]]
+        name = node.input[1]
         while name in source:
             name = source[name]
         if name in weights:
             array = numpy_helper.to_array(weights[name])
-            rows = array if node.op_type == "Conv" or _transposed(node) else np.swapaxes(array, 0, 1)
             total += array.size
-            sparse += array.size if is_two_of_four(rows) else 0
+            if array.ndim > 1:  # a product with a vector has no rows
+                rows = array if node.op_type == "Conv" or _transposed(node) else np.swapaxes(array, 0, 1)
+                sparse += array.size if is_two_of_four(rows) else 0
     return sparse * 2 > total
 
 
@@ -51,10 +54,6 @@ def _graph(model: bytes) -> onnx.GraphProto:
         return onnx.load_model_from_string(model).graph
     except Exception as error:  # protobuf's own exception, which has moved between its versions
         raise EngineError(f"the graph is no ONNX: {error}", "copy the bundle again") from error
-
-
-_CARRIERS = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"})
-"""What may stand between a weight and its reader in a typed graph."""
 
 
 def _transposed(node: onnx.NodeProto) -> bool:

@@ -74,7 +74,7 @@ class TensorRTBackend:
         cuda_graphs: bool = True,
         where: str = "the engine",
     ) -> None:
-        trt = import_tensorrt(backend)
+        self._trt = trt = import_tensorrt(backend)
         self.name: str = backend
         self.version: str = trt.__version__
         self.graphs = "wanted" if cuda_graphs else "off"
@@ -111,13 +111,9 @@ class TensorRTBackend:
     def run(self, feeds: dict[str, Array]) -> list[Array]:
         """See Backend.run. Raises EngineError for a shape that the engine was not built for."""
         self._fill(feeds)
-        for slot in self._inputs:
-            if slot.copied:
-                self._memory.copy_in(slot.device, slot.host, slot.nbytes(self._shapes[slot.spec.name]))
+        self._copy_in()
         self._compute()
-        for slot, shape in zip(self._outputs, self._out_shapes):
-            if slot.copied:
-                self._memory.copy_out(slot.host, slot.device, slot.nbytes(shape))
+        self._copy_out()
         self._memory.synchronize()
         return self._answers()
 
@@ -127,17 +123,13 @@ class TensorRTBackend:
         memory, (start, filled, computed, end) = self._memory, self._events
         self._fill(feeds)
         memory.record(start)
-        for slot in self._inputs:
-            if slot.copied:
-                memory.copy_in(slot.device, slot.host, slot.nbytes(self._shapes[slot.spec.name]))
+        self._copy_in()
         memory.record(filled)
         called = perf_counter_ns()
         self._compute()
         returned = perf_counter_ns()
         memory.record(computed)
-        for slot, shape in zip(self._outputs, self._out_shapes):
-            if slot.copied:
-                memory.copy_out(slot.host, slot.device, slot.nbytes(shape))
+        self._copy_out()
         memory.record(end)
         memory.synchronize()
         answers = self._answers()
@@ -190,9 +182,8 @@ class TensorRTBackend:
             (int(getattr(engine, n)) for n in ("device_memory_size_v2", "device_memory_size") if hasattr(engine, n)),
             None,
         )
-        trt = import_tensorrt(self.name)  # type: ignore[arg-type]
         weights = (
-            int(engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE))
+            int(engine.get_engine_stat(self._trt.EngineStat.TOTAL_WEIGHTS_SIZE))
             if hasattr(engine, "get_engine_stat")
             else None
         )
@@ -201,9 +192,8 @@ class TensorRTBackend:
 
     def layers(self) -> str:
         """What TensorRT made of the graph: its layers after fusion, with their kernels and types, as JSON."""
-        trt = import_tensorrt(self.name)  # type: ignore[arg-type]
         inspector = self._engine.create_engine_inspector()
-        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def close(self) -> None:
         """See Backend.close. TensorRT's objects go before the memory they use."""
@@ -246,6 +236,16 @@ class TensorRTBackend:
         set_shapes(self._context, self._inputs, shapes)
         self._out_shapes = [tuple(self._context.get_tensor_shape(slot.spec.name)) for slot in self._outputs]
         self._shapes, self._runs = shapes, 0
+
+    def _copy_in(self) -> None:
+        for slot in self._inputs:
+            if slot.copied:
+                self._memory.copy_in(slot.device, slot.host, slot.nbytes(self._shapes[slot.spec.name]))
+
+    def _copy_out(self) -> None:
+        for slot, shape in zip(self._outputs, self._out_shapes):
+            if slot.copied:
+                self._memory.copy_out(slot.host, slot.device, slot.nbytes(shape))
 
     def _compute(self) -> None:
         """Queue the net, by its graph where there is one."""

@@ -34,7 +34,6 @@ class Slot:
 
     spec: TensorSpec
     least: Shape
-    usual: Shape
     most: Shape
     host: HostBuffer
     device: int
@@ -117,7 +116,6 @@ def _slot(
     return Slot(
         spec=TensorSpec(name=name, dtype=dtype.name, shape=stated),
         least=shapes[0],
-        usual=shapes[1],
         most=shapes[2],
         host=host,
         device=device,
