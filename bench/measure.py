@@ -91,7 +91,7 @@ def measure(
         sides.insert(0, other)
     size = frame_size or sides[-1].bundle.manifest.bench_size
     channels = sides[-1].bundle.manifest.image.channels
-    frame = _random_frame(size, channels)
+    frame = random_frame(size, channels)
     with ExitStack() as stack:
         sessions = [stack.enter_context(_session(side, threads)) for side in sides]
         calls = [_checked_call(session, frame) for session in sessions]
@@ -168,7 +168,7 @@ def _check_options(samples: int, seconds: float, frame_size: tuple[int, int] | N
         raise ConfigError(f"frame_size is {frame_size}, not (height, width) from 1", "for example (192, 192)")
 
 
-def _random_frame(size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+def random_frame(size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
     """(H, W, C) uint8 from SEED. Raises ConfigError where it does not fit into memory."""
     try:
         return np.random.default_rng(SEED).integers(0, 256, (*size, channels), dtype=np.uint8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeslim.errors import ConfigError, DeviceError, EngineError
@@ -74,6 +74,16 @@ def choose(
         return Choice(backend="onnxruntime-cuda", reason="ONNX Runtime has CUDA here", passed_over=passed)
     passed["onnxruntime-cuda"] = problem
     return Choice(backend="onnxruntime", reason="the CPU is what is left", passed_over=passed)
+
+
+def without_cuda(choice: Choice, why: str) -> Choice:
+    """The CPU after all, for ONNX Runtime's CUDA was chosen and does not start."""
+    return replace(
+        choice,
+        backend="onnxruntime",
+        reason="the CPU is what is left",
+        passed_over={**choice.passed_over, choice.backend: why},
+    )
 
 
 def open_engine(engine: StoredEngine, memory: str) -> Backend:

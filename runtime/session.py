@@ -13,12 +13,12 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeslim.errors import BundleError, DataError, EngineError
+from edgeslim.errors import BundleError, DataError, DeviceError, EngineError
 
 from .backends.protocol import Array, Backend, BackendFactory
 from .backends.registry import open_backend
 from .bundle import Bundle, read_bundle
-from .choose import AUTO, Choice, choose, open_engine
+from .choose import AUTO, Choice, choose, open_engine, without_cuda
 from .golden import GoldenReport, parse_golden, verify_cases
 from .manifest import Manifest, TensorSpec
 from .variants import MODEL, FrameRange, Variant
@@ -81,8 +81,14 @@ def open_session(
     if choice is not None and choice.engine is not None:
         engine = open_engine(choice.engine, memory)
     else:
-        name = backend if choice is None else choice.backend
-        engine = open_backend(name, bundle.graph(precision), threads=threads, spin=spin)
+        name, graph = backend if choice is None else choice.backend, bundle.graph(precision)
+        try:
+            engine = open_backend(name, graph, threads=threads, spin=spin)
+        except (DeviceError, EngineError) as error:
+            if backend != AUTO or choice is None or choice.backend != "onnxruntime-cuda":
+                raise
+            choice = without_cuda(choice, error.message)  # nobody asked for a GPU: CUDA's libraries may well be missing
+            engine = open_backend(choice.backend, graph, threads=threads, spin=spin)
     try:
         frames = None if choice is None or choice.engine is None else choice.engine.record.spec.frames
         session = Session(bundle, engine, precision=precision, choice=choice, frames=frames)

@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from edgeslim.errors import BudgetError, ConfigError, DataError
 from edgeslim.exporter.precision import Calibration, Int8Options, Sample, open_calibration, simulate
-from edgeslim.exporter.precision.judge import Typed, judge, score_outputs
+from edgeslim.exporter.precision.judge import ROUNDING, Typed, judge, score_outputs
 from edgeslim.exporter.precision.request import VariantRequest
 from edgeslim.exporter.precision.variants import as_batches, make_typed, put_variants
 from edgeslim.progress import Progress
@@ -33,14 +33,13 @@ from edgeslim.runtime.variants import Precision
 
 from ..clock import NS_PER_MS
 from ..compare import MIN_SAMPLES, interleave, speedup
-from ..measure import SEED
+from ..measure import SEED, random_frame
 from ..result import Speedup, percentile
 from .groups import Group, neighbours
 
 OpenGraph = Callable[[bytes], Backend]
 """ONNX bytes -> the net on the device's engine, ready to run."""
 _WARM_RUNS = 5
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +93,9 @@ class _Search:
 
     def compared(self, slower: ir.Model, faster: ir.Model) -> tuple[Speedup, float]:
         """How much faster the second is, and the median of it in ms."""
-        size = (1, *self.bundle.manifest.bench_size, self.bundle.manifest.image.channels)
-        fixed = self.bundle.manifest.inputs[0].shape[0]
-        size = (fixed, *size[1:]) if isinstance(fixed, int) else size
-        feeds = {
-            self.bundle.manifest.inputs[0].name: np.random.default_rng(SEED).integers(0, 256, size, dtype=np.uint8)
-        }
+        manifest, entry = self.bundle.manifest, self.bundle.manifest.inputs[0]
+        frame = random_frame(manifest.bench_size, manifest.image.channels)
+        feeds = {entry.name: np.stack([frame] * (entry.shape[0] if isinstance(entry.shape[0], int) else 1))}
         with ExitStack() as stack:
             nets = [stack.enter_context(self.open_graph(_bytes(model))) for model in (slower, faster)]
             calls = [functools.partial(net.run, feeds) for net in nets]
@@ -202,7 +198,7 @@ def _within_budget(search: _Search, groups: Sequence[Group], rows: list[GroupCho
         floats = [group for group, row in zip(groups, rows) if row.precision != "int8"]
         typed = search.typed(floats)
         missing = wanted - search.scored(typed.model) - search.request.allowed_loss
-        if missing <= _ROUNDING or len(floats) == len(groups):
+        if missing <= ROUNDING or len(floats) == len(groups):
             return typed
         index = _dearest(rows)
         reason = f"the score was {missing:.4f} short of its budget, and this group lost most for its time"

@@ -21,6 +21,8 @@ from edgeslim.runtime.validation import ValidationSet, main_score, score
 
 from .golden import golden_cases
 
+MOST_LOSS = 0.005
+"""By how much a score on a validation set may lie below the recorded one, unless told otherwise."""
 OpenEngine = Callable[[bytes], Backend]
 """Makes a serialised engine ready to run."""
 Diagnose = Callable[[NDArray[np.uint8]], str]
@@ -47,7 +49,7 @@ def check_engine(
     open_engine: OpenEngine,
     *,
     validation: ValidationSet | None = None,
-    most_loss: float = 0.005,
+    most_loss: float = MOST_LOSS,
     diagnose: Diagnose | None = None,
 ) -> Checked:
     """Run the engine. most_loss: by how much a score may lie below the one that the bundle records for the same set.

@@ -30,7 +30,7 @@ from edgeslim.runtime.manifest import FileEntry
 from edgeslim.runtime.validation import ValidationSet
 
 from .build import Serialized, build
-from .check import Checked, OpenEngine, check_engine
+from .check import MOST_LOSS, Checked, OpenEngine, check_engine
 from .config import configure
 from .diagnose import diagnose
 from .frames import frames_of
@@ -73,7 +73,7 @@ def build_engine(
     *,
     cache: Path | None = None,
     validation: ValidationSet | None = None,
-    most_loss: float = 0.005,
+    most_loss: float = MOST_LOSS,
     progress: Progress,
     open_engine: OpenEngine | None = None,
     here: Here | None = None,

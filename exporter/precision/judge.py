@@ -40,7 +40,7 @@ LARGEST_RMS: Mapping[Precision, float] = {"fp16": 0.02, "int8": 0.5}
 _ENGINE_SLACK = 2.0
 """An engine may be so many times as far from a golden output as the variant is in ONNX Runtime."""
 _DEVIATION_FRAMES = 16
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """0.9 - 0.895 is 0.005 to people."""
 
 
@@ -79,7 +79,7 @@ def judge(
         )
     own, theirs = (score_outputs(each, bundle, validation) for each in (run, plain))
     loss = _loss(own, theirs)
-    if loss is not None and loss > request.allowed_loss + _ROUNDING:
+    if loss is not None and loss > request.allowed_loss + ROUNDING:
         main = main_score(theirs)
         raise CertificateError(
             f"{bundle.path}: in {request.name} {main} falls by {loss:.4f} from {theirs[main or '']:.4f} on "

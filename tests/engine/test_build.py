@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeslim.errors import (
     BundleError,
@@ -34,7 +35,7 @@ from edgeslim.runtime.engines import EngineStore, engines_folder
 from edgeslim.runtime.engines.here import Here
 from edgeslim.runtime.validation import make_validation
 
-from .bundles import FP16, float_model, half_model, write_tiny
+from .bundles import FP16, float_model, half_model, serialised, write_tiny
 from .conftest import ORIN, BuildOnOrin, UseTensorRT
 from .fake_memory import FakeMemory
 from .fake_tensorrt import Plan
@@ -414,6 +415,14 @@ def test_without_a_gpu_rtx_wants_to_know_for_which(tiny: Path, build_on_orin: Bu
     assert "--sm" in raised.value.hint
 
 
+def product_with_a_vector() -> bytes:
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in (("x", [2, 8]), ("y", [2]))]
+    vector = numpy_helper.from_array(np.zeros(8, np.float32), "w")
+    return serialised(
+        helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "vector", values[:1], values[1:], [vector])
+    )
+
+
 def test_sparse_weights_are_seen() -> None:
     kernel = np.zeros((4, 8, 3, 3), np.float32)
     kernel[:, [0, 3, 5, 6]] = 1
@@ -422,6 +431,7 @@ def test_sparse_weights_are_seen() -> None:
     assert not is_two_of_four(kernel)
     assert not is_two_of_four(np.zeros((4, 8, 3, 3), np.float32)) and not is_two_of_four(kernel[:, :7])
     assert not has_sparse_weights(float_model()) and not has_sparse_weights(half_model())
+    assert not has_sparse_weights(product_with_a_vector())
     assert low_precisions(float_model()) == frozenset() and low_precisions(half_model()) == {"fp16"}
     with pytest.raises(EngineError, match="no ONNX"):
         has_sparse_weights(b"nothing of the kind")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgeslim.errors import BundleError, CertificateError, ConfigError, DataError, EngineError
+from edgeslim.errors import BundleError, CertificateError, ConfigError, DataError, DeviceError, EngineError
 from edgeslim.exporter.bundle import golden_bytes, write_bundle
 from edgeslim.runtime import GoldenCase, Manifest, Session, TensorSpec, load, read_bundle
 from edgeslim.runtime.backends.fake import FakeBackend
@@ -346,3 +347,18 @@ except DeviceError as error:
 def test_a_missing_engine_names_the_command_that_installs_it() -> None:
     child = subprocess.run([sys.executable, "-c", NO_ENGINE], capture_output=True, text=True, timeout=60, check=False)
     assert child.stdout.strip() == "pip install 'edgeslim[runtime]'", child.stderr
+
+
+def test_cuda_that_does_not_start_is_passed_over_with_the_reason(
+    intact_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that lacks CUDA's libraries: here ONNX Runtime has not even the provider."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    monkeypatch.setattr(importlib.import_module("edgeslim.runtime.choose"), "_why_no_cuda", lambda: None)
+    with load(intact_bundle) as session:
+        assert session.backend.name == "onnxruntime" and session.choice is not None
+        assert session.choice.backend == "onnxruntime"
+        assert "has no CUDAExecutionProvider" in session.choice.passed_over["onnxruntime-cuda"]
+    with pytest.raises(DeviceError, match="has no CUDAExecutionProvider"):
+        load(intact_bundle, backend="onnxruntime-cuda")
