@@ -9,58 +9,16 @@ with ONNX Runtime, and writes its outputs to theirs, so a wrong address, size or
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import json
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 
-from .surface import members, surface
-
-MAGIC = b"FAKE"
-NUMBERS = {
-    "86": "8.6.1",
-    "103": "10.3.0",
-    "107": "10.7.0",
-    "1013": "10.13.3",
-    "1016": "10.16.1",
-    "114": "11.4.0",
-    "rtx": "1.7.1",
-}
-
-
-@dataclass
-class Plan:
-    """What goes wrong, and what was seen."""
-
-    unsupported: frozenset[str] = frozenset()
-    memory_bytes: int | None = None
-    """A workspace beyond this is out of memory, and so is none at all."""
-    refuses: str | None = None
-    """The builder fails with these words."""
-    off_by: float = 0.0
-    """Added to every output of every engine."""
-    wrong_values: dict[str, float] = field(default_factory=dict)
-    """Inner value -> what its layer adds to it by mistake; whoever reads it goes on with that."""
-    wrong_where_fused: bool = False
-    """Such a layer is right where its value is an output."""
-    not_on_dla: frozenset[str] = frozenset()
-    told_of_dla: frozenset[str] = frozenset()
-    """Layers of which the log says why they are not on it."""
-    dla_cores: int = 0
-    fails_to_run: bool = False
-    no_context: bool = False
-    no_driver: bool = False
-    """Neither a builder nor a runtime starts."""
-    foreign_timings: bool = False
-    creation_flags: list[int] = field(default_factory=list)
-    built: list[dict[str, Any]] = field(default_factory=list)
-    network_types: list[list[str]] = field(default_factory=list)
+from .fake_runtime import Runtime
+from .fake_version import MAGIC, NUMBERS, Plan, Severity, restricted
+from .surface import members
 
 
 def fake_tensorrt(version: str, plan: Plan | None = None, capability: str = "8.7") -> ModuleType:
@@ -78,7 +36,7 @@ def fake_tensorrt(version: str, plan: Plan | None = None, capability: str = "8.7
     trt.DeviceType = enum.IntEnum("DeviceType", {"GPU": 0, "DLA": 1})
     layers = ("CONVOLUTION", "ACTIVATION", "CAST", "CONSTANT", "SHAPE", "QUANTIZE", "DEQUANTIZE", "IDENTITY", "SHUFFLE")
     trt.LayerType = enum.IntEnum("LayerType", {name: i for i, name in enumerate(layers)})
-    trt.ILogger = type("ILogger", (), {"__init__": lambda self: None, "Severity": _Severity})
+    trt.ILogger = type("ILogger", (), {"__init__": lambda self: None, "Severity": Severity})
     if "IProgressMonitor" in members("top-level changes", version):
         trt.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
     first: list[Any] = []
@@ -87,46 +45,17 @@ def fake_tensorrt(version: str, plan: Plan | None = None, capability: str = "8.7
         """The first logger of the process is the one that hears: as in the real thing. Raises TypeError as that."""
         first.append(logger)
         if first[0] is not logger:
-            first[0].log(_Severity.WARNING, "The logger passed differs from one already registered")
+            first[0].log(Severity.WARNING, "The logger passed differs from one already registered")
         if plan.no_driver:
-            first[0].log(_Severity.ERROR, "CUDA initialization failure with error: 35")
+            first[0].log(Severity.ERROR, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         return first[0]
 
-    trt.Builder = lambda logger: _restricted(_Builder, "Builder", version)(trt, plan, version, one(logger), capability)
-    trt.OnnxParser = lambda network, logger: _restricted(_Parser, "OnnxParser", version)(trt, plan, version, network)
-    trt.Runtime = lambda logger: _restricted(_Runtime, "Runtime", version)(trt, plan, version, one(logger), capability)
+    trt.Builder = lambda logger: restricted(_Builder, "Builder", version)(trt, plan, version, one(logger), capability)
+    trt.OnnxParser = lambda network, logger: restricted(_Parser, "OnnxParser", version)(trt, plan, version, network)
+    trt.Runtime = lambda logger: restricted(Runtime, "Runtime", version)(trt, plan, version, one(logger), capability)
     module: ModuleType = trt
     return module
-
-
-class _Severity(enum.IntEnum):
-    INTERNAL_ERROR = 0
-    ERROR = 1
-    WARNING = 2
-    INFO = 3
-    VERBOSE = 4
-
-
-def _restricted(kind: type, name: str, version: str) -> type:
-    """`kind` without the members that this version's class `name` lacks, for reading and for writing."""
-    missing = frozenset(surface()[name]) - members(name, version)
-
-    def check(attribute: str) -> None:
-        if attribute in missing:
-            raise AttributeError(f"{name} of TensorRT {NUMBERS[version]} has no {attribute}")
-
-    def read(self: object, attribute: str) -> Any:
-        check(attribute)
-        return kind.__getattribute__(self, attribute)
-
-    def write(self: object, attribute: str, value: object) -> None:
-        check(attribute)
-        if not attribute.startswith("_") and attribute not in surface()[name]:
-            raise AttributeError(f"no TensorRT's {name} has a member {attribute}")
-        kind.__setattr__(self, attribute, value)
-
-    return type(name, (kind,), {"__getattribute__": read, "__setattr__": write})
 
 
 class _Tensor:
@@ -315,7 +244,7 @@ class _Builder:
         return _Network(flags)
 
     def create_builder_config(self) -> Any:
-        return _restricted(_Config, "IBuilderConfig", self._version)(self._plan)
+        return restricted(_Config, "IBuilderConfig", self._version)(self._plan)
 
     def create_optimization_profile(self) -> _Profile:
         return _Profile()
@@ -329,11 +258,11 @@ class _Builder:
         }  # fmt: skip
         self._plan.built.append(built)
         if self._plan.refuses is not None:
-            self._logger.log(_Severity.ERROR, self._plan.refuses)
+            self._logger.log(Severity.ERROR, self._plan.refuses)
             return None
         most = self._plan.memory_bytes
         if most is not None and limits.get("WORKSPACE", 2**60) > most:
-            self._logger.log(_Severity.ERROR, "Requested amount of GPU memory could not be allocated: out of memory")
+            self._logger.log(Severity.ERROR, "Requested amount of GPU memory could not be allocated: out of memory")
             return None
         monitor = getattr(config, "progress_monitor", None)
         if monitor is not None:
@@ -342,9 +271,9 @@ class _Builder:
                 if not monitor.step_complete("Building engine", step):
                     return None
             monitor.phase_finish("Building engine")
-        self._logger.log(_Severity.WARNING, "a warning\nof two lines")
+        self._logger.log(Severity.WARNING, "a warning\nof two lines")
         for name in sorted(self._plan.told_of_dla):
-            self._logger.log(_Severity.WARNING, f"Validation failed for DLA layer: {name}.\nSwitching to GPU fallback.")
+            self._logger.log(Severity.WARNING, f"Validation failed for DLA layer: {name}.\nSwitching to GPU fallback.")
         header = {
             "version": self._trt.__version__, "capability": self._capability, "shapes": config._profiles[0].shapes,
             "compatible": "VERSION_COMPATIBLE" in config._flags,
@@ -371,138 +300,3 @@ def _with_faults(model: bytes, plan: Plan) -> bytes:
         for offset, new in enumerate((fault, likes, adds)):
             graph.node.insert(place + offset, new)
     return proto.SerializeToString()
-
-
-class _Runtime:
-    engine_host_code_allowed = False
-
-    def __init__(self, trt: Any, plan: Plan, version: str, logger: Any, capability: str) -> None:
-        self._trt, self._plan, self._version, self._logger, self._capability = trt, plan, version, logger, capability
-
-    def deserialize_cuda_engine(self, data: bytes) -> Any:
-        try:
-            size = int.from_bytes(data[4:8], "little")
-            header, model = json.loads(data[8 : 8 + size]), data[8 + size :]
-            onnx.checker.check_model(onnx.load_model_from_string(model))
-            broken = data[:4] != MAGIC
-        except Exception:
-            broken = True
-        if broken:
-            self._logger.log(
-                _Severity.ERROR, "Serialization assertion magicTagRead == kMAGIC_TAG failed. Magic tag does not match"
-            )
-            return None
-        if header["version"] != self._trt.__version__ and not header["compatible"]:
-            self._logger.log(
-                _Severity.ERROR, "Version tag does not match. Note: Current Version: 1, Serialized Engine Version: 2"
-            )
-            return None
-        if header["capability"] != self._capability:
-            self._logger.log(
-                _Severity.ERROR,
-                f"The engine plan file was generated on a different device, target GPU {header['capability']}",
-            )
-            return None
-        engine = _restricted(_Engine, "ICudaEngine", self._version)
-        return engine(self._trt, self._plan, self._version, self._logger, header, model)
-
-
-class _Engine:
-    device_memory_size = 1000
-    device_memory_size_v2 = 1000
-
-    def __init__(self, trt: Any, plan: Plan, version: str, logger: Any, header: dict[str, Any], model: bytes) -> None:
-        self._trt, self._plan, self._version, self._logger, self._header = trt, plan, version, logger, header
-        self._session = onnxruntime.InferenceSession(model)
-        self._inputs, self._outputs = self._session.get_inputs(), self._session.get_outputs()
-
-    @property
-    def num_io_tensors(self) -> int:
-        return len(self._inputs) + len(self._outputs)
-
-    def get_tensor_name(self, index: int) -> str:
-        return str([*self._inputs, *self._outputs][index].name)
-
-    def get_tensor_mode(self, name: str) -> Any:
-        own = any(v.name == name for v in self._inputs)
-        return self._trt.TensorIOMode.INPUT if own else self._trt.TensorIOMode.OUTPUT
-
-    def get_tensor_dtype(self, name: str) -> Any:
-        kind = next(v.type for v in (*self._inputs, *self._outputs) if v.name == name)
-        names = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
-        return getattr(self._trt.DataType, names[kind])
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        shape = next(v.shape for v in (*self._inputs, *self._outputs) if v.name == name)
-        return tuple(n if isinstance(n, int) else -1 for n in shape)
-
-    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        return [tuple(shape) for shape in self._header["shapes"][name]]
-
-    def get_engine_stat(self, stat: Any) -> int:
-        return 500
-
-    def create_engine_inspector(self) -> Any:
-        return _Inspector(len(self._outputs))
-
-    def create_execution_context(self) -> Any:
-        if self._plan.no_context:
-            self._logger.log(_Severity.ERROR, "out of memory")
-            return None
-        return _restricted(_Context, "IExecutionContext", self._version)(self, self._plan, self._logger)
-
-
-class _Inspector:
-    def __init__(self, layers: int) -> None:
-        self._layers = layers
-
-    def get_engine_information(self, form: Any) -> str:
-        assert form.name == "JSON"
-        return json.dumps({"Layers": [{"Name": f"layer {i}", "LayerType": "fused"} for i in range(self._layers)]})
-
-
-class _Context:
-    def __init__(self, engine: Any, plan: Plan, logger: Any) -> None:
-        self._engine, self._plan, self._logger = engine, plan, logger
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._addresses: dict[str, int] = {}
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        least, _, most = self._engine.get_tensor_profile_shape(name, 0)
-        fits = all(a <= n <= b for a, n, b in zip(least, shape, most))
-        if fits:
-            self._shapes[name] = tuple(shape)
-        return fits
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        if name in self._shapes:
-            return self._shapes[name]
-        feeds = {n: np.zeros(shape, _numpy(self._engine.get_tensor_dtype(n))) for n, shape in self._shapes.items()}
-        return tuple(self._engine._session.run([name], feeds)[0].shape)
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self._addresses[name] = address
-        return True
-
-    def execute_async_v3(self, stream: int) -> bool:
-        if self._plan.fails_to_run:
-            self._logger.log(_Severity.ERROR, "an illegal memory access was encountered")
-            return False
-        session = self._engine._session
-        feeds = {
-            n: _at(self._addresses[n], s, self._engine.get_tensor_dtype(n)).copy() for n, s in self._shapes.items()
-        }
-        for value, array in zip(session.get_outputs(), session.run(None, feeds)):
-            out = _at(self._addresses[value.name], array.shape, self._engine.get_tensor_dtype(value.name))
-            out[...] = array + array.dtype.type(self._plan.off_by)
-        return True
-
-
-def _numpy(dtype: enum.IntEnum) -> np.dtype[Any]:
-    return np.dtype({"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16"}[dtype.name])
-
-
-def _at(address: int, shape: tuple[int, ...], dtype: enum.IntEnum) -> np.ndarray[Any, Any]:
-    kind = _numpy(dtype)
-    size = int(np.prod(shape)) * kind.itemsize
-    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(kind).reshape(shape)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -28,16 +26,12 @@ from edgeslim.errors import (
 from edgeslim.exporter.engine import BuildOptions, parse_bytes, parse_frames, parse_targets, trtexec_line
 from edgeslim.exporter.engine.typed_graph import has_sparse_weights, is_two_of_four, low_precisions
 from edgeslim.progress import Silent
-from edgeslim.runtime import FrameRange, choose, load, read_bundle
-from edgeslim.runtime.backends.tensorrt.backend import TensorRTBackend
-from edgeslim.runtime.backends.tensorrt.memory import MEMORIES
+from edgeslim.runtime import read_bundle
 from edgeslim.runtime.engines import EngineStore, engines_folder
 from edgeslim.runtime.engines.here import Here
-from edgeslim.runtime.validation import make_validation
 
 from .bundles import FP16, float_model, half_model, serialised, write_tiny
 from .conftest import ORIN, BuildOnOrin, UseTensorRT
-from .fake_memory import FakeMemory
 from .fake_tensorrt import Plan
 
 
@@ -276,92 +270,6 @@ def test_timings_are_kept_for_the_next_build(tiny: Path, use_tensorrt: UseTensor
     assert timings.read_bytes() == before
 
 
-# --- validation ------------------------------------------------------------------------------------------------------
-
-
-def validated(path: Path, recorded: float) -> tuple[Path, Path]:
-    """A bundle whose variant records an accuracy on a validation set, and the set: what the net itself answers."""
-    frames = np.random.default_rng(3).integers(0, 256, (3, 16, 24, 3), np.uint8)
-    with load(write_tiny(path / "plain.bundle"), backend="onnxruntime") as session:
-        targets = session.run_batch(frames)["logits"].argmax(axis=1)
-    data = make_validation(frames, targets, "here")
-    variant = dataclasses.replace(
-        FP16, settings={"validation": data.sha256}, metrics={"dice": recorded}, model_metrics={"dice": recorded}
-    )
-    np.savez(path / "validation.npz", frames=frames, targets=targets)
-    return write_tiny(path / "scored.bundle", variant=variant), path / "validation.npz"
-
-
-def test_an_engine_is_scored_on_the_validation_set(
-    tmp_path: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
-) -> None:
-    from edgeslim.runtime.validation import read_validation
-
-    bundle, file = validated(tmp_path, recorded=1.0)
-    use_tensorrt("103")
-    record = build_on_orin(bundle, validation=read_validation(file)).stored.record
-    assert record.validation["dice"] == 1.0 and record.validation["accuracy"] == 1.0
-    fixed = BuildOptions(frames=parse_frames("2x16x24"))  # three images do not divide by its batch
-    assert build_on_orin(bundle, fixed, validation=read_validation(file)).stored.record.validation["dice"] == 1.0
-    other = make_validation(np.zeros((1, 16, 24, 3), np.uint8), np.zeros((1, 16, 24), np.int64), "here")
-    notes = build_on_orin(bundle, validation=other).stored.record.notes
-    assert any("records no score on this validation set" in note for note in notes)
-
-
-def test_an_engine_that_scores_worse_is_not_kept(
-    tmp_path: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
-) -> None:
-    from edgeslim.runtime.validation import read_validation
-
-    bundle, file = validated(tmp_path, recorded=1.1)
-    use_tensorrt("103")
-    with pytest.raises(CertificateError, match=r"dice 1\.0000 on 3 validation images, the bundle records 1\.1000"):
-        build_on_orin(bundle, validation=read_validation(file))
-    assert EngineStore(engines_folder(bundle)).engines() == ()
-    assert build_on_orin(bundle, validation=read_validation(file), most_loss=0.2).stored.record.checked
-
-
-# --- what cannot be run here ------------------------------------------------------------------------------------------
-
-
-def test_an_engine_that_cannot_be_run_is_marked_and_checked_later(
-    tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
-) -> None:
-    def no_gpu(engine: bytes) -> object:
-        raise DeviceError("there is no usable GPU", "none")
-
-    use_tensorrt("103")
-    first = build_on_orin(tiny, open_engine=no_gpu)
-    assert first.stored.record.unchecked == "there is no usable GPU" and not first.stored.record.checked
-    later = build_on_orin(tiny)
-    assert later.reused and later.stored.record.checked
-    use_tensorrt("103", Plan(off_by=1.0))
-    build_on_orin(tiny, BuildOptions(level=1), open_engine=no_gpu)
-    with pytest.raises(CertificateError):
-        build_on_orin(tiny, BuildOptions(level=1))
-
-
-def test_golden_vectors_of_another_size_are_computed_anew(
-    tmp_path: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
-) -> None:
-    bundle = write_tiny(tmp_path / "a.bundle")
-    use_tensorrt("103")
-    record = build_on_orin(bundle, BuildOptions(frames=parse_frames("1x32x40"))).stored.record
-    assert record.golden is not None and record.golden.cases == 1
-    assert any("ONNX Runtime" in note and "computed another" in note for note in record.notes)
-
-
-def test_a_range_that_nobody_asked_for_holds_a_golden_vector(
-    tmp_path: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
-) -> None:
-    use_tensorrt("103")
-    own = FrameRange(minimum=(1, 8, 8), optimum=(1, 16, 16), maximum=(2, 32, 32))
-    ranged = write_tiny(tmp_path / "a.bundle", frame_range=own)
-    assert build_on_orin(ranged).stored.record.spec.frames == own
-    small = write_tiny(tmp_path / "b.bundle", sizes=[(2, 8, 8)])
-    assert str(build_on_orin(small).stored.record.spec.frames) == "1x8x8:1x16x24:2x16x24"
-
-
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
@@ -451,90 +359,3 @@ def test_the_line_for_trtexec(tiny: Path) -> None:
     assert "--maxTactics" not in trtexec_line(read_bundle(tiny), limited, frames, typed=False)
     typed = trtexec_line(read_bundle(tiny), BuildOptions(precision="fp16"), frames, typed=True)
     assert "--stronglyTyped" in typed and "--fp16" not in typed
-
-
-# --- choosing ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_engine_built_here_is_chosen(tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin) -> None:
-    use_tensorrt("103")
-    build_on_orin(tiny)
-    bundle = read_bundle(tiny)
-    choice = choose(bundle, here=ORIN)
-    assert choice.backend == "tensorrt" and choice.engine is not None
-    assert "built for this GPU and was run on the golden vectors" in choice.reason
-    for here, reason in (
-        (dataclasses.replace(ORIN, compute_capability="8.6"), r"built on compute capability 8\.7, this GPU has 8\.6"),
-        (dataclasses.replace(ORIN, gpu="another"), "built on Orin, this GPU is another"),
-        (Here(problem="the driver is gone"), "the driver is gone"),
-    ):
-        passed = choose(bundle, here=here)
-        assert passed.backend == "onnxruntime"
-        assert re.search(reason, passed.passed_over["tensorrt"])
-        with pytest.raises(EngineError, match=reason) as raised:
-            choose(bundle, backend="tensorrt", here=here)
-        assert f"edgeslim build {tiny}" in raised.value.hint
-    use_tensorrt("107")
-    assert "built by TensorRT 10.3.0, here is 10.7.0" in choose(bundle, here=ORIN).passed_over["tensorrt"]
-    with pytest.raises(EngineError, match="no engine of fp16"):
-        choose(bundle, precision="fp16", backend="tensorrt", here=ORIN)
-    with pytest.raises(ConfigError, match="there is no backend 'cuda'"):
-        choose(bundle, backend="cuda")
-
-
-def test_of_several_that_fit_the_newest_checked_one_runs(
-    tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
-) -> None:
-    def no_gpu(engine: bytes) -> object:
-        raise DeviceError("there is no usable GPU", "none")
-
-    use_tensorrt("103")
-    built = [build_on_orin(tiny, BuildOptions(level=level)).stored.path for level in (1, 2, 3)]
-    unchecked = build_on_orin(tiny, BuildOptions(level=4), open_engine=no_gpu).stored.path
-    for age, path in enumerate((built[1], built[2], built[0], unchecked)):
-        os.utime(path, ns=(age, age))
-    choice = choose(read_bundle(tiny), here=ORIN)
-    assert choice.engine is not None and choice.engine.path == built[0]
-    assert "was run on the golden vectors; it is the newest such of 4 that fit" in choice.reason
-
-
-def test_an_engine_of_another_model_is_passed_over(
-    tmp_path: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin
-) -> None:
-    cache = tmp_path / "cache"
-    use_tensorrt("103")
-    build_on_orin(write_tiny(tmp_path / "a.bundle", model=float_model(seed=1)), cache=cache)
-    choice = choose(read_bundle(write_tiny(tmp_path / "b.bundle")), engines=cache, here=ORIN)
-    assert "it was built from another model" in choice.passed_over["tensorrt"]
-
-
-def test_an_engine_that_was_never_run_is_run_before_it_is_used(
-    tiny: Path, use_tensorrt: UseTensorRT, build_on_orin: BuildOnOrin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever loads it is the first who can: built here without a way to run it, or for this GPU elsewhere."""
-
-    def no_gpu(engine: bytes) -> TensorRTBackend:
-        raise DeviceError("there is no usable GPU", "none")
-
-    plan, memories = Plan(), list[FakeMemory]()
-
-    def fake_memory(device: int) -> FakeMemory:
-        memories.append(FakeMemory())
-        return memories[-1]
-
-    use_tensorrt("103", plan)
-    monkeypatch.setitem(MEMORIES, "cuda-bindings", fake_memory)
-    # The package's attribute of that name is the function.
-    monkeypatch.setattr(importlib.import_module("edgeslim.runtime.choose"), "look_here", lambda: ORIN)
-    assert not build_on_orin(tiny, open_engine=no_gpu).stored.record.checked
-    with load(tiny) as session:
-        assert session.backend.name == "tensorrt" and memories[-1].calls.count("in") == 1  # the golden vector
-    plan.off_by = 0.01
-    with pytest.raises(CertificateError, match="golden case 0, output 'logits' differs"):
-        load(tiny)
-    assert memories[-1].closed >= 1
-    plan.off_by = 0.0
-    assert build_on_orin(tiny).stored.record.checked
-    plan.off_by = 0.01
-    with load(tiny):  # it was checked when it was built, and is not run again on every load
-        assert memories[-1].calls == []
