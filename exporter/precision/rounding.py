@@ -33,7 +33,7 @@ def round_values(model: ir.Model) -> ir.Model:
             value.type = ir.TensorType(SINGLE)
     for value in graph.inputs:
         if value.dtype == HALF:
-            _insert(graph, value, SINGLE, None)
+            _widen(graph, value)
     for node in list(graph):
         name = TYPE_IN_ATTRIBUTE.get(node.op_type)
         if name is not None and name in node.attributes and node.attributes[name].as_int() == HALF.value:
@@ -68,9 +68,10 @@ def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
         graph.outputs[list(graph.outputs).index(value)] = down.outputs[0]
 
 
-def _insert(graph: ir.Graph, value: ir.Value, kind: ir.DataType, after: ir.Node | None) -> None:
-    cast = ir.node("Cast", [value], {"to": kind.value})
-    cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(kind), value.shape
+def _widen(graph: ir.Graph, value: ir.Value) -> None:
+    """Let all that read an input of the graph read it as float32."""
+    cast = ir.node("Cast", [value], {"to": SINGLE.value})
+    cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(SINGLE), value.shape
     cast.outputs[0].name = free_name(graph, f"{value.name}/float32")
     for use in list(value.uses()):
         if use.node is not cast:

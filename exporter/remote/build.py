@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from edgeslim import atomic
 from edgeslim.errors import ConfigError, DeviceError, EngineError
+from edgeslim.progress import Progress
 from edgeslim.runtime.engines.store import ENGINE, RECORD
 from edgeslim.schema import JsonValue, SchemaError, dumps, from_json
 
@@ -28,7 +29,7 @@ from .address import Address
 from .board import Board, Sight, clean
 from .connection import Connection, LinkLost, Patience, Refused
 from .pieces import Pieces, read_pieces
-from .progress import Progress, shown_bytes
+from .progress import shown_bytes
 from .transfer import Transfer, fetch, send
 from .verdict import LogTail, judge
 from .workstation import taking_turns, workstation_id

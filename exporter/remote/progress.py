@@ -1,30 +1,12 @@
-"""What a remote build tells while it runs: the part of the trainer's progress that it needs, by structure."""
+"""What a copy tells while it runs, and sizes for people."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Protocol
 
-PATIENCE_SECONDS = 2.0
-"""A copy that is done sooner is not worth a bar."""
+from edgeslim.progress import PATIENCE_SECONDS, Progress
+
 _MB = 1_000_000
-
-
-class Progress(Protocol):
-    """Hears of stages, steps and remarks."""
-
-    def stage(self, name: str, total: int | None = None) -> None:
-        """A new stage begins; `total` steps, or an unknown number."""
-        ...
-
-    def step(self, done: int, values: Mapping[str, float]) -> None:
-        """`done` steps of the stage are done."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something a person should know."""
-        ...
 
 
 class Copying:

@@ -18,12 +18,13 @@ from typing import Literal
 
 from edgeslim import atomic
 from edgeslim.errors import DeviceError, EngineError
+from edgeslim.progress import Progress
 from edgeslim.schema import JsonValue
 
 from .board import Board, Found, Weight
 from .connection import LinkLost, Refused
 from .pieces import Piece, Pieces
-from .progress import Copying, Progress, shown_bytes
+from .progress import Copying, shown_bytes
 from .workstation import part_file, taking_turns
 
 Way = Literal["sftp", "exec"]

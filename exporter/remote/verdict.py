@@ -6,9 +6,9 @@ import signal
 from collections import deque
 
 from edgeslim.errors import CertificateError, ConfigError, DeviceError, EngineError
+from edgeslim.progress import Progress
 
 from .board import Ended
-from .progress import Progress
 
 _KEPT = 200
 _USAGE = 2

@@ -8,7 +8,6 @@ one workstation take turns by a lock, which the system frees when its holder die
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import secrets
@@ -16,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeslim import atomic
-
-from .progress import Progress
+from edgeslim.lock import hold
+from edgeslim.progress import Progress
 
 
 def state_folder() -> Path:
@@ -47,15 +46,11 @@ def part_file(sha256: str) -> Path:
 @contextlib.contextmanager
 def taking_turns(what: str, progress: Progress | None) -> Iterator[None]:
     """Be the only process of this workstation that does `what`; waits for another, and says so."""
+
+    def tell() -> None:
+        if progress is not None:
+            progress.note(f"waiting for another edgeslim of this machine: {what}")
+
     name = hashlib.sha256(what.encode()).hexdigest()[:16]
-    handle = os.open(state_folder() / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if progress is not None:
-                progress.note(f"waiting for another edgeslim of this machine: {what}")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with hold(state_folder() / f"{name}.lock", when_taken=tell):
         yield
-    finally:
-        os.close(handle)

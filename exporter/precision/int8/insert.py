@@ -2,9 +2,10 @@
 
     value -> QuantizeLinear(scale, zero) -> DequantizeLinear(scale, zero) -> its readers
     weight: an int8 initializer -> DequantizeLinear(scales, zeros, axis) -> its layer
+    or: a float32 initializer -> QuantizeLinear -> DequantizeLinear -> its layer
 
-The weight's own QuantizeLinear is left out unless asked for: it would leave the float weight in the file, four times
-the bytes, for the engine to do the same rounding. Bias stays float: TensorRT refuses int32 into DequantizeLinear, and
+An int8 initializer is a quarter of the bytes; with floats the engine does the same rounding, and parsers that take no
+int8 constants understand it (see `Int8Options`). Bias stays float: TensorRT refuses int32 into DequantizeLinear, and
 ONNX Runtime makes one itself where it needs it.
 """
 
@@ -21,7 +22,7 @@ from .placement import Placement
 from .scales import Scale, quantize_weight, weight_scales
 
 
-def insert(model: ir.Model, placement: Placement, scales: Mapping[str, Scale], int8_weights: bool = True) -> ir.Model:
+def insert(model: ir.Model, placement: Placement, scales: Mapping[str, Scale], int8_weights: bool) -> ir.Model:
     """Return a copy of `model` with all Q/DQ pairs of `placement`. scales: of every value in it.
 
     int8_weights: see `Int8Options`.
