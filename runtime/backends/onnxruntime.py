@@ -26,14 +26,25 @@ _NOWHERE = os.devnull  # a file, so never a folder that could hold weights
 
 
 class OnnxRuntimeBackend:
-    """A model in an `onnxruntime.InferenceSession` on the CPU. `profile`: prefix of a trace to record."""
+    """A model in an `onnxruntime.InferenceSession` on the CPU.
+
+    profile: prefix of a trace to record.  optimized: where to write the graph as it is run.
+    """
 
     name = "onnxruntime"
     version: str = ort.__version__
     provider = _CPU
     """Where the layers run; those that a GPU's provider does not know run on the CPU."""
 
-    def __init__(self, model: bytes, *, threads: int = 1, spin: bool = False, profile: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        threads: int = 1,
+        spin: bool = False,
+        profile: Path | None = None,
+        optimized: Path | None = None,
+    ) -> None:
         options = ort.SessionOptions()
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.intra_op_num_threads = threads
@@ -46,6 +57,8 @@ class OnnxRuntimeBackend:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
         _require_provider(self.provider)
         providers = [self.provider] if self.provider == _CPU else [self.provider, _CPU]
         try:

@@ -1,0 +1,175 @@
+"""The latency of a whole net for any plan, from a device profile.
+
+    T(plan) = a * sum over parts t(part, plan) + b * nodes
+
+A part is one layer of the traced graph with all that the backend fused it with, or another operator, with the
+conversions that move what it computes. Its latency at the plans of the profile is the sum of its operators', each the
+median over all places where such an operator was seen; between them lies a surface. a and b are fitted to the
+latencies of whole nets: what a run costs beside its operators, and what recording them does.
+
+The error is measured, not assumed: every plan of the profile is predicted by a model that has not seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from edgeslim.errors import DeviceError
+
+from .fingerprint import Fingerprint
+from .space import Channels, Widths, WidthSpace
+from .store import DeviceProfile, OperatorLatency, StoredNet
+from .surface import Surface, fit_surface
+
+_FOLDS = 5
+_FEWEST = 6
+_LAYERS = ("Conv", "Gemm", "MatMul")
+"""In the names of operators that have weights, fused or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelError:
+    """How far predictions of plans that were not used in fitting are from measurements, as shares."""
+
+    median: float
+    worst: float
+    plans: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What computes one value. nodes: operators it takes, on average."""
+
+    value: str
+    read: Channels | None
+    written: Channels
+    surface: Surface
+    nodes: float
+
+    def at(self, read: NDArray[np.float64], written: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Its operators' latency in us."""
+        return self.surface.at(read, written)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyModel:
+    """Made by `fit_latency`. slope: a; per_node_us: b, see the module's docstring."""
+
+    device: Fingerprint
+    parts: tuple[Part, ...]
+    slope: float
+    per_node_us: float
+    error: ModelError | None
+
+    def predict(self, widths: Sequence[int]) -> float:
+        """Latency of a plan in us, at the reference speed of the profile."""
+        return float(sum(self.part_us(part, *_counts(part, widths)) for part in self.parts))
+
+    def part_us(self, part: Part, read: NDArray[np.float64], written: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What a part adds to the whole net, in us, where so many channels are read and written."""
+        return self.slope * part.at(read, written) + self.per_node_us * part.nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """One plan of the profile. parts: value -> (latency in us, operators)."""
+
+    widths: Widths
+    parts: dict[str, tuple[float, int]]
+    whole_us: float | None
+
+    @property
+    def nodes(self) -> int:
+        return sum(count for _, count in self.parts.values())
+
+
+def fit_latency(
+    space: WidthSpace, profile: DeviceProfile, device: Fingerprint, plans: Sequence[Widths]
+) -> LatencyModel:
+    """The model of a space by what the profile knows of these plans on a device.
+
+    Raises DeviceError where it knows too few of them.
+    """
+    latencies, base = profile.latencies(device), profile.reference_us(device)
+    layer_of: dict[str, bool] = {}
+    known = []
+    for widths in plans:
+        stored = profile.net(device, space.digest(widths))
+        if stored is not None and base is not None:
+            known.append(_read_plan(space, widths, stored, latencies, base, profile, layer_of))
+    whole = [plan for plan in known if plan.whole_us is not None]
+    if len(whole) < _FEWEST:
+        raise DeviceError(
+            f"{profile.path} knows {len(whole)} plans of this net on {device}; at least {_FEWEST} are needed",
+            "measure them with `edgeslim profile measure` on that device",
+        )
+    model = _fit(space, device, known)
+    order = np.random.default_rng(0).permutation(len(whole))
+    errors = []
+    for fold in range(min(_FOLDS, len(whole))):
+        unseen = {id(whole[i]) for i in order[fold::_FOLDS]}
+        fitted = _fit(space, device, [plan for plan in known if id(plan) not in unseen])
+        errors += [
+            abs(fitted.predict(plan.widths) / plan.whole_us - 1.0)
+            for plan in whole
+            if id(plan) in unseen and plan.whole_us
+        ]
+    error = ModelError(median=float(np.median(errors)), worst=float(np.max(errors)), plans=len(errors))
+    return LatencyModel(device=device, parts=model.parts, slope=model.slope, per_node_us=model.per_node_us, error=error)
+
+
+def _read_plan(
+    space: WidthSpace,
+    widths: Widths,
+    stored: StoredNet,
+    latencies: dict[str, OperatorLatency],
+    base: float,
+    profile: DeviceProfile,
+    layer_of: dict[str, bool],
+) -> _Plan:
+    """A net of the profile, part by part. layer_of: key of an operator -> has it weights; grows."""
+    for _, key in stored.nodes:
+        if key not in layer_of:
+            layer_of[key] = any(word in profile.operator(key).name for word in _LAYERS)
+    layers = {value: space.layer_of(value) for value, key in stored.nodes if layer_of[key]}
+    parts: dict[str, tuple[float, int]] = {}
+    for value, key in stored.nodes:
+        name = layers.get(value, value)
+        latency_us, count = parts.get(name, (0.0, 0))
+        parts[name] = (latency_us + latencies[key].latency_us, count + 1)
+    whole = stored.latency_us
+    if whole is not None and stored.reference_us is not None:
+        whole = whole * base / stored.reference_us
+    return _Plan(widths=widths, parts=parts, whole_us=whole)
+
+
+def _fit(space: WidthSpace, device: Fingerprint, plans: Sequence[_Plan]) -> LatencyModel:
+    values = dict.fromkeys(value for plan in plans for value in plan.parts)
+    parts = []
+    for value in values:
+        read, written = space.read_and_written(value)
+        rows = [plan.parts.get(value, (0.0, 0)) for plan in plans]
+        surface = fit_surface(
+            np.array([0.0 if read is None else read.count(plan.widths) for plan in plans]),
+            np.array([written.count(plan.widths) for plan in plans]),
+            np.array([latency_us for latency_us, _ in rows]),
+        )
+        nodes = float(np.mean([count for _, count in rows]))
+        parts.append(Part(value=value, read=read, written=written, surface=surface, nodes=nodes))
+    whole = [plan for plan in plans if plan.whole_us is not None]
+    sums = np.array([[sum(us for us, _ in plan.parts.values()), plan.nodes] for plan in whole], np.float64)
+    measured = np.array([plan.whole_us for plan in whole], np.float64)
+    (slope, per_node_us), _ = nnls(sums / measured[:, None], np.ones(len(whole)))
+    return LatencyModel(
+        device=device, parts=tuple(parts), slope=float(slope), per_node_us=float(per_node_us), error=None
+    )
+
+
+def _counts(part: Part, widths: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    read = 0.0 if part.read is None else part.read.count(widths)
+    return np.array(read), np.array(part.written.count(widths))

@@ -1,0 +1,166 @@
+"""The plans among which widths are chosen: a net, its families' candidate widths, and a graph for every choice.
+
+A plan is given by one width a family, in units. Which of a family's units go says nothing about the latency.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeslim.exporter.channels import ChannelMap
+from edgeslim.exporter.channels.labels import Ids
+from edgeslim.exporter.channels.rules.contraction import WEIGHTED
+from edgeslim.exporter.passes.embed_preprocess import embed_preprocess
+from edgeslim.exporter.passes.remove_channels import remove_channels
+from edgeslim.runtime.backends import Array
+
+from .net_digest import net_digest
+
+Widths = tuple[int, ...]
+"""Units that stay, one number a family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channels:
+    """How many channels an axis has: `fixed` and `each[f]` for every unit of family f that stays.
+
+    Where only some units of a family lie on the axis, as behind a Split, `each` is their mean.
+    """
+
+    fixed: float
+    each: NDArray[np.float64]
+
+    def count(self, widths: Sequence[int]) -> float:
+        """Of a plan."""
+        return self.fixed + float(self.each @ np.asarray(widths, np.float64))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WidthSpace:
+    """candidates: ascending widths of every family, the dense one last.  shape: (N, C, H, W) of the image.
+
+    takes_frames: measure the graph that a camera feeds, uint8 (N, H, W, C), not the net's own input.
+    """
+
+    channels: ChannelMap
+    candidates: tuple[Widths, ...]
+    shape: tuple[int, ...]
+    takes_frames: bool = True
+
+    @property
+    def dense(self) -> Widths:
+        """Every family as wide as it is."""
+        return tuple(family.width for family in self.channels.families)
+
+    @property
+    def narrowest(self) -> Widths:
+        """Every family at its first candidate."""
+        return tuple(candidates[0] for candidates in self.candidates)
+
+    @cached_property
+    def feeds(self) -> dict[str, Array]:
+        """What a graph of the space is run on."""
+        generator = np.random.default_rng(0)
+        if self.takes_frames:
+            batch, channels, height, width = self.shape
+            return {"frame": generator.integers(0, 256, (batch, height, width, channels), dtype=np.uint8)}
+        image = self.channels.model.graph.inputs[0]
+        return {image.name or "": generator.standard_normal(self.shape).astype(np.float32)}
+
+    def cut(self, widths: Sequence[int]) -> frozenset[int]:
+        """Labels of the units that go when any may: the last of each family."""
+        return frozenset(
+            label for family, width in zip(self.channels.families, widths) for label in family.labels[width:].tolist()
+        )
+
+    def widths(self, cut: frozenset[int]) -> Widths:
+        """How many units of every family a cut leaves."""
+        return tuple(sum(label not in cut for label in family.labels.tolist()) for family in self.channels.families)
+
+    def digest(self, widths: Sequence[int]) -> str:
+        """SHA-256 of the net of a plan, as far as latencies depend on it: it names the net in a device profile."""
+        return hashlib.sha256(f"{self._dense_digest} {list(widths)}".encode()).hexdigest()
+
+    def graph(self, cut: frozenset[int]) -> bytes:
+        """The compact graph as it is measured. Its nodes bear the names of what they compute.
+
+        It is not simplified, which would take longer than measuring: a backend folds batch norms by itself.
+        """
+        compact = remove_channels(self.channels.model, self.channels, cut)
+        if self.takes_frames:
+            zeros, ones = (0.0,) * self.shape[1], (1.0,) * self.shape[1]
+            compact = embed_preprocess(compact, zeros, ones)
+        for node in compact.graph:
+            node.name = node.outputs[0].name
+        return bytes(ir.to_proto(compact).SerializeToString())
+
+    def layer_of(self, value: str) -> str:
+        """The output of the layer with weights behind a value of the traced graph: how it is called whatever the
+        backend fused it with. `value` itself where there is none."""
+        layer = self._layer(value)
+        return value if layer is None or layer.outputs[0].name is None else layer.outputs[0].name
+
+    def read_and_written(self, value: str) -> tuple[Channels | None, Channels]:
+        """The channels on which the cost of computing a value of the traced graph depends.
+
+        The first is None where the value is no layer's output, for then only what is written counts, and where both
+        are the same, as in a depthwise convolution.
+        """
+        written, node = self._channels(value), self._makers.get(value)
+        if node is None or node.op_type not in WEIGHTED:
+            return None, written
+        source = node.inputs[0]
+        if source is None or source.name is None:
+            return None, written
+        read = self._channels(source.name)
+        same = read.fixed == written.fixed and np.array_equal(read.each, written.each)
+        return None if same else read, written
+
+    def _channels(self, value: str) -> Channels:
+        axes = [ids for ids in self.channels.value_ids.get(value, ()) if ids is not None]
+        owners = [self._owners[ids] for ids in axes]
+        # Of several axes that carry labels the one with the channels is that with most units of families.
+        best = max(owners, key=lambda own: int((own >= 0).sum()), default=np.empty(0, np.int64))
+        counts = np.bincount(best[best >= 0], minlength=len(self.dense))
+        return Channels(fixed=float((best < 0).sum()), each=counts / np.maximum(self.dense, 1))
+
+    def _layer(self, value: str) -> ir.Node | None:
+        """The layer with weights behind a value: its own, or the nearest before its activation, norm or sum."""
+        waiting, seen = [value], set[str]()
+        while waiting:
+            name = waiting.pop(0)
+            node = self._makers.get(name)
+            if node is None or name in seen:
+                continue
+            seen.add(name)
+            if node.op_type in WEIGHTED:
+                return node
+            if node.op_type == "Concat":
+                return None
+            waiting += [v.name for v in node.inputs if v is not None and v.name and not v.is_initializer()]
+        return None
+
+    @cached_property
+    def _dense_digest(self) -> str:
+        return net_digest(self.graph(frozenset()), self.feeds)
+
+    @cached_property
+    def _makers(self) -> dict[str, ir.Node]:
+        return {v.name: node for node in self.channels.model.graph for v in node.outputs if v.name}
+
+    @cached_property
+    def _owners(self) -> Ids:
+        """(labels,) int64: the family of every label's unit, -1 where it is none."""
+        labels = self.channels.labels
+        roots = labels.find(np.arange(len(labels)))
+        owner = np.full(len(labels), -1, np.int64)
+        for number, family in enumerate(self.channels.families):
+            owner[family.labels] = number
+        return np.asarray(owner[roots], np.int64)
