@@ -51,7 +51,9 @@ class Ladder:
 
     def __post_init__(self) -> None:
         if not self.widths or len(self.widths) != len(self.values):
-            raise ValueError(f"a ladder has {len(self.widths)} widths and {len(self.values)} values; needs 1, or more of both")
+            raise ValueError(
+                f"a ladder has {len(self.widths)} widths and {len(self.values)} values; needs 1, or more of both"
+            )
         if self.widths[0] < 1 or any(a >= b for a, b in pairwise(self.widths)):
             raise ValueError(f"a ladder's widths are {self.widths}; they must be at least 1 and ascend")
         if not all(map(math.isfinite, self.values)) or any(a > b for a, b in pairwise(self.values)):
@@ -71,7 +73,9 @@ class Total:
 
     def __post_init__(self) -> None:
         if self.constant < 0 or any(count < 1 for count in self.coefficients.values()):
-            raise ValueError(f"a total of {self.constant} and {dict(self.coefficients)}: constant >= 0, coefficients >= 1")
+            raise ValueError(
+                f"a total of {self.constant} and {dict(self.coefficients)}: constant >= 0, coefficients >= 1"
+            )
 
     def at(self, widths: Sequence[int]) -> int:
         """The channels when the families are that wide."""
@@ -115,7 +119,9 @@ class Moment:
     def __post_init__(self) -> None:
         amounts = (self.constant, *self.per_channel.values())
         if not all(map(math.isfinite, amounts)) or any(amount < 0 for amount in self.per_channel.values()):
-            raise ValueError(f"a moment of {self.constant} and {dict(self.per_channel)}: finite, per channel at least 0")
+            raise ValueError(
+                f"a moment of {self.constant} and {dict(self.per_channel)}: finite, per channel at least 0"
+            )
 
     def at(self, widths: Sequence[int]) -> float:
         """What is held when the families are that wide."""

@@ -1,77 +1,94 @@
-"""The widths that keep the most importance within all limits, by mixed-integer linear programming (HiGHS).
+"""The widths that keep the most importance within all limits, by mixed-integer linear programming.
 
-    maximise    sum_f values[f][rung]        subject to usage[r] <= limits[r] for all r
+    maximise  sum_f values[f][rung of f]    subject to  usage[r] <= limits[r]  for every r
 
-The rows are those of `formulate.py`, each resource's divided by its largest coefficient and importance counted in
-thousandths of what is at stake, so that microseconds, MACs and bytes are all of a size to which the solver's absolute
-tolerances (1e-6 and less) mean nothing. What it answers is counted again from the problem itself. Where it made use of a
-tolerance to step over a limit, it is asked once more, the limits a tolerance tighter.
+The rows are those of `formulate.py`, each divided by its largest coefficient; importance is counted in thousandths of
+what is at stake. So microseconds, MACs and bytes are of a size to which the solver's absolute tolerances (1e-6 and less)
+mean nothing, and importance that must stay anyway, however much, does not blur the rest. What comes back is counted
+again from the problem. Where a tolerance let the solver step over a limit, it is asked again with that limit a little
+tighter; the gap is held against the first bound, so it stays true.
 
-*At stake* is what the widest net keeps beyond the narrowest: shares of it mean the same whatever scores are counted in,
-and however much of them must stay anyway. Gaps are such shares.
+The same problem gives the same widths, however its charges are sorted, unless time runs out: how far a search gets
+by then is the machine's doing.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import optimize, sparse
 
 from edgeslim.errors import BudgetError, InvariantError
 
-from .formulate import Formulation, Row, formulate
+from .formulate import formulate
+from .highs import Cap, minimise
 from .problem import Problem
+from .reach import chosen, largest, out_of_reach
+from .solution import Solution, at_stake, check_solution
 from .usage import exceeds, usage, value
 
-SCALE = 1000.0
-"""What is at stake, in the solver's units."""
-TOLERANCE = 1e-6
-"""By how much a row may be broken, in the solver's own terms."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Solution:
-    """Widths, one a family, with what they keep and use.
-
-    gap: by how much other widths might at most be better, as a share of what is at stake.  proven: that is what was asked.
-    """
-
-    widths: tuple[int, ...]
-    value: float
-    usage: Mapping[str, float]
-    gap: float
-    proven: bool
+SCALE = 1e3
+"""What is at stake, in the solver's units: its absolute gap of 1e-6 is a billionth of it."""
+BASE = 9 * SCALE
+"""What the solver adds to lost importance: as its objective then lies between 9 and 10 scales, its gap is one of stakes."""
+MARGINS = (0.0, 2e-6, 2e-5)
+"""By how much a limit that was stepped over is tightened, try by try, in shares of its row's largest coefficient."""
+ROUNDING = 1e-8
+"""A gap that is above the one asked for by no more than this was met."""
 
 
 def solve(problem: Problem, *, seconds: float = 5.0, gap: float = 1e-3) -> Solution:
+    """The best widths, or widths within `gap` of them as a share of what is at stake; if time runs out, the best so far.
+
+    Raises OutOfReach (a BudgetError) if no widths meet the limits, BudgetError if none were found in time. Whether limits
+    can be met is then looked into resource by resource, each in the same time again.
+    """
+    if not seconds > 0 or not 0 <= gap < 1:
+        raise ValueError(f"{seconds} seconds and a gap of {gap}; needs more than 0, and from 0 to below 1")
     limited = sorted(name for name, limit in problem.limits.items() if limit < math.inf)
     formulation = formulate(problem, limited)
-    stake = sum(l.values[-1] - l.values[0] for l in problem.ladders)
-    objective = np.zeros(formulation.columns)
+    stake = at_stake(problem)
+    lost = np.zeros(formulation.columns)
     for ladder, own in zip(problem.ladders, formulation.choices):
-        if own:
-            objective[own.start : own.stop] = -(np.array(ladder.values) - ladder.values[0]) * (SCALE / (stake or 1.0))
-    A, ub = [], []
-    for name in limited:
-        for row in formulation.usage[name]:
-            s = np.abs(row.coefficients).max() or 1.0
-            A.append(row.coefficients / s)
-            ub.append((problem.limits[name] - row.offset) / s)
-    integ = np.zeros(formulation.columns)
-    for own in formulation.choices:
-        integ[own.start : own.stop] = 1
-    cons = [optimize.LinearConstraint(formulation.equalities, formulation.sums, formulation.sums)]
-    if A:
-        cons.append(optimize.LinearConstraint(sparse.csr_array(np.array(A)), -np.inf, np.array(ub)))
-    import os
-    res = optimize.milp(objective, integrality=integ, bounds=optimize.Bounds(0, 1), constraints=cons,
-                        options={"time_limit": seconds, "mip_rel_gap": gap, "disp": bool(os.environ.get("DISP"))})
-    if res.x is None:
-        raise BudgetError(f"{res.status} {res.message}")
-    widths = tuple(l.widths[int(np.argmax(res.x[o.start:o.stop]))] if o else l.widths[0] for l, o in zip(problem.ladders, formulation.choices))
-    return Solution(widths=widths, value=value(problem, widths), usage=usage(problem, widths), gap=res.mip_gap, proven=res.status == 0)
+        if own and stake:
+            lost[own.start : own.stop] = (ladder.values[-1] - np.array(ladder.values)) * (SCALE / stake)
+    bound = -math.inf
+    over: set[str] = set()
+    for margin in MARGINS:
+        caps = []
+        for name in limited:
+            for row in formulation.usage[name]:
+                scale = largest(row.coefficients)
+                most = (problem.limits[name] - row.offset) / scale - (margin if name in over else 0.0)
+                caps.append(Cap(coefficients=row.coefficients / scale, most=most))
+        answer = minimise(formulation, lost, base=BASE, caps=caps, seconds=seconds, gap=gap * SCALE / (BASE + SCALE))
+        if answer is None:
+            raise out_of_reach(problem, limited, seconds)
+        if answer.columns is None:
+            raise _too_late(problem, limited, seconds)
+        bound = max(bound, answer.bound) if margin == MARGINS[0] else bound
+        widths = chosen(problem, formulation, answer.columns)
+        used = usage(problem, widths)
+        stepped_over = {name for name in limited if exceeds(used[name], problem.limits[name])}
+        if not stepped_over:
+            break
+        over |= stepped_over
+    else:
+        raise InvariantError(f"the solver's widths {widths} use {used} where {dict(problem.limits)} are allowed")
+    kept = value(problem, widths)
+    dense = math.fsum(ladder.values[-1] for ladder in problem.ladders)
+    away = max(0.0, (dense - kept) / stake - (bound - BASE) / SCALE) if stake else 0.0
+    found = Solution(widths=widths, value=kept, usage=used, gap=away, proven=away <= gap + ROUNDING)
+    check_solution(problem, found)
+    return found
+
+
+def _too_late(problem: Problem, limited: list[str], seconds: float) -> BudgetError:
+    """What to say when time ran out before any widths were found: perhaps there are none."""
+    why = out_of_reach(problem, limited, seconds)
+    if any(exceeds(why.least[name].bound, problem.limits[name]) for name in limited):
+        return why
+    return BudgetError(
+        f"no widths that meet all limits were found within {seconds:g} s, and none were ruled out",
+        "give the search more time, allow more of a resource, or offer fewer widths a family",
+    )

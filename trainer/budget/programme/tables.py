@@ -92,7 +92,9 @@ def tabulate(problem: Problem, levels: Levels, resources: Collection[str]) -> Ta
         families = sorted({family for family, _ in (*items_in, *items_out)})
         if len(families) <= 2:
             key: Key = tuple(map(single, families))
-            parts_in, parts_out = ([(single(family), count) for family, count in items] for items in (items_in, items_out))
+            parts_in, parts_out = (
+                [(single(family), count) for family, count in items] for items in (items_in, items_out)
+            )
         else:
             parts_in, parts_out = ([part_of(items)] if items else [] for items in (items_in, items_out))
             key = tuple(sorted({node for node, _ in (*parts_in, *parts_out)}))
