@@ -1,15 +1,15 @@
 """From tables to linear rows over zero-one choices.
 
-    x[f, k]      1 where family f stands on rung k                        integer; sum_k x[f, k] = 1
-    y[p, a, b]   1 where the first node of pair p is at a, the second at b   sum_b y = first at a, sum_a y = second at b
-    z[s, t]      1 where the sum s of several families is t               z[t] = sum of y over the pairs that add up to t
+    x[f, k]     family f stands on rung k                     integer; sum_k x[f, k] = 1
+    y[p, a, b]  pair p's first node is at a, its second at b  sum_b y = first at a, sum_a y = second at b
+    z[s, t]     the sum s of several families is t            z[s, t] = sum of y over the pairs that add up to t
 
 A sum of families is added up one family after the other, over the pairs (f1, f2), (f1 + f2, f3) and so on, so that sums
 of the same beginning share it.
 
-Only x need be integer: where every x is 0 or 1, the rows leave y no other values than the products of the two sides, and z
-none than 0 and 1. What is left without integrality is the local polytope: tight, up to the limits, where the pairs
-form a tree, as those of a residual net do. All resources share one y.
+Only x need be integer: where every x is 0 or 1, the rows leave y no other values than the products of its two sides,
+and z none than 0 and 1. Without integrality they are the local polytope: tight, up to the limits, where the pairs form
+a tree, as those of a residual net do. All resources share one y.
 
 Source of the polytope: Schlesinger 1976; Wainwright & Jordan 2008, section 4.1.
 """

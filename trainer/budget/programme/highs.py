@@ -57,7 +57,7 @@ def minimise(
     sums = sparse.hstack([formulation.equalities, sparse.csr_array((len(formulation.sums), 1))], format="csr")
     constraints = [optimize.LinearConstraint(sums, formulation.sums, formulation.sums)]
     if caps:
-        rows = sparse.csr_array(np.array([[*cap.coefficients, 0.0] for cap in caps]))
+        rows = sparse.csr_array(np.stack([np.append(cap.coefficients, 0.0) for cap in caps]))
         constraints.append(optimize.LinearConstraint(rows, -np.inf, [cap.most for cap in caps]))
     with stray_lines_dropped():
         found = optimize.milp(

@@ -66,7 +66,7 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Total:
-    """How many channels a layer reads or makes. coefficients: family -> how often it takes part; empty: no family does."""
+    """How many channels a layer reads or makes. coefficients: family -> how often it takes part; may be empty."""
 
     constant: int = 0
     coefficients: Mapping[int, int] = field(default_factory=dict)
@@ -84,7 +84,10 @@ class Total:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One layer. costs: resource -> its cost. A layer of which only the outputs matter (pooling, depthwise) has no inputs."""
+    """One layer. costs: resource -> its cost.
+
+    Where only the outputs matter (pooling, depthwise, concatenation) inputs are left out, and costs are asked with 0.
+    """
 
     name: str
     outputs: Total

@@ -1,8 +1,8 @@
 """Keeps the solver's stray lines off stdout, which belongs to results.
 
 Some versions of HiGHS print a line of their own when they repair a solution, whatever they were told about output
-(`HighsMipSolverData::transformNewIntegerFeasibleSolution`, seen in SciPy 1.17). It is C that writes, past `sys.stdout`: so
-the file descriptor itself leads elsewhere for a while, and all that did not come from the solver is written out afterwards.
+(`HighsMipSolverData::transformNewIntegerFeasibleSolution`, seen in SciPy 1.17). It is C that writes, past `sys.stdout`:
+so the file descriptor itself leads elsewhere meanwhile, and what is not the solver's is written out afterwards.
 """
 
 from __future__ import annotations

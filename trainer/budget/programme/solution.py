@@ -16,8 +16,8 @@ from .usage import exceeds, usage, value
 class Solution:
     """Widths that meet all limits, one a family, with the importance they keep and all that they use.
 
-    gap: by how much any other widths may at most be better, as a share of what is at stake: the importance that the widest
-    net keeps beyond the narrowest.  proven: the gap is no larger than was asked for.
+    gap: by how much any other widths may at most be better, as a share of what is at stake: the importance that the
+    widest net keeps beyond the narrowest.  proven: the gap is no larger than was asked for.
     """
 
     widths: tuple[int, ...]
@@ -29,7 +29,10 @@ class Solution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Least:
-    """The least that a net can use of one resource, whatever it uses of others: no less than `bound`, and `used` at `widths`."""
+    """The least that a net can use of one resource, whatever it uses of others.
+
+    used: what it uses at `widths`.  bound: no widths use less than this; equal to `used` but for the search's gap.
+    """
 
     widths: tuple[int, ...]
     used: float
@@ -42,7 +45,7 @@ def at_stake(problem: Problem) -> float:
 
 
 def check_solution(problem: Problem, solution: Solution) -> None:
-    """Count everything again. Raises InvariantError if the solution breaks a limit, or is not what it says of itself."""
+    """Count everything again. Raises InvariantError if the solution breaks a limit or misstates itself."""
     try:
         used, kept = usage(problem, solution.widths), value(problem, solution.widths)
     except ValueError as error:

@@ -3,10 +3,10 @@
     maximise  sum_f values[f][rung of f]    subject to  usage[r] <= limits[r]  for every r
 
 The rows are those of `formulate.py`, each divided by its largest coefficient; importance is counted in thousandths of
-what is at stake. So microseconds, MACs and bytes are of a size to which the solver's absolute tolerances (1e-6 and less)
-mean nothing, and importance that must stay anyway, however much, does not blur the rest. What comes back is counted
-again from the problem. Where a tolerance let the solver step over a limit, it is asked again with that limit a little
-tighter; the gap is held against the first bound, so it stays true.
+what is at stake. So microseconds, MACs and bytes are of a size to which the solver's absolute tolerances (1e-6 and
+less) mean nothing, and importance that must stay anyway, however much, does not blur the rest. What comes back is
+counted again from the problem. Where a tolerance let the solver step over a limit, it is asked again with that limit a
+little tighter; the gap is held against the first bound, so it stays true.
 
 The same problem gives the same widths, however its charges are sorted, unless time runs out: how far a search gets
 by then is the machine's doing.
@@ -30,7 +30,7 @@ from .usage import exceeds, usage, value
 SCALE = 1e3
 """What is at stake, in the solver's units: its absolute gap of 1e-6 is a billionth of it."""
 BASE = 9 * SCALE
-"""What the solver adds to lost importance: as its objective then lies between 9 and 10 scales, its gap is one of stakes."""
+"""Added to lost importance: the objective lies between 9 and 10 scales, and a gap relative to it is one of stakes."""
 MARGINS = (0.0, 2e-6, 2e-5)
 """By how much a limit that was stepped over is tightened, try by try, in shares of its row's largest coefficient."""
 ROUNDING = 1e-8
@@ -38,10 +38,10 @@ ROUNDING = 1e-8
 
 
 def solve(problem: Problem, *, seconds: float = 5.0, gap: float = 1e-3) -> Solution:
-    """The best widths, or widths within `gap` of them as a share of what is at stake; if time runs out, the best so far.
+    """The best widths up to `gap`, a share of what is at stake; if time runs out, the best that were found.
 
-    Raises OutOfReach (a BudgetError) if no widths meet the limits, BudgetError if none were found in time. Whether limits
-    can be met is then looked into resource by resource, each in the same time again.
+    Raises OutOfReach (a BudgetError) if no widths meet the limits, BudgetError if none were found in time. Why is then
+    looked into resource by resource, each in the same time again.
     """
     if not seconds > 0 or not 0 <= gap < 1:
         raise ValueError(f"{seconds} seconds and a gap of {gap}; needs more than 0, and from 0 to below 1")
@@ -75,10 +75,10 @@ def solve(problem: Problem, *, seconds: float = 5.0, gap: float = 1e-3) -> Solut
         over |= stepped_over
     else:
         raise InvariantError(f"the solver's widths {widths} use {used} where {dict(problem.limits)} are allowed")
-    kept = value(problem, widths)
-    dense = math.fsum(ladder.values[-1] for ladder in problem.ladders)
-    away = max(0.0, (dense - kept) / stake - (bound - BASE) / SCALE) if stake else 0.0
-    found = Solution(widths=widths, value=kept, usage=used, gap=away, proven=away <= gap + ROUNDING)
+    # Family by family: what must stay anyway may be so large that the sums of two nets differ in nothing.
+    short = math.fsum(ladder.values[-1] - ladder.values[ladder.rung(w)] for ladder, w in zip(problem.ladders, widths))
+    away = max(0.0, short / stake - (bound - BASE) / SCALE) if stake else 0.0
+    found = Solution(widths=widths, value=value(problem, widths), usage=used, gap=away, proven=away <= gap + ROUNDING)
     check_solution(problem, found)
     return found
 

@@ -4,8 +4,8 @@ A charge that depends on one family is a vector over its rungs, one that depends
 them is read and which made makes no difference any more, so a layer from A to B and one from B to A share a table. A
 charge of three families and more is a table over its two totals, of which at least one is a sum of families.
 
-Of a table T only what neither side can say alone is kept as one: T[a,b] - T[a,0] - T[0,b] + T[0,0]. The rest are vectors.
-Where nothing is left (a cost of one side, or the sum of two) there is no table at all.
+Of a table T only what neither side can say alone is kept as one: T[a,b] - T[a,0] - T[0,b] + T[0,0]. The rest are
+vectors. Where nothing is left (a cost of one side, or the sum of two) there is no table at all.
 """
 
 from __future__ import annotations

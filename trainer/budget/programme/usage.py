@@ -14,11 +14,11 @@ import numpy as np
 from .problem import Problem
 
 ROUNDING = 1e-9
-"""Share of a limit by which usage may lie above it: costs of 0.1 and 0.2 meet a limit of 0.3, and their sum does not."""
+"""Share of a limit by which usage may lie above it: 0.1 and 0.2 are to meet a limit of 0.3, and their sum is above."""
 
 
 def usage(problem: Problem, widths: Sequence[int]) -> dict[str, float]:
-    """Resource -> what the net uses at these widths, one a family. Raises ValueError if a family cannot have its width."""
+    """Resource -> what the net uses at widths, one a family. Raises ValueError for other widths than allowed."""
     if len(widths) != len(problem.ladders):
         raise ValueError(f"{len(widths)} widths for {len(problem.ladders)} families")
     for family, (ladder, width) in enumerate(zip(problem.ladders, widths)):

@@ -52,14 +52,14 @@ def widen(problem: Problem, widths: Sequence[int], *, resources: Collection[str]
     now = list(widths)
     while True:
         steps = [
-            (ladder.values[rung] - ladder.values[ladder.rung(now[family])], -family, rung)
+            (ladder.values[rung] - ladder.values[ladder.rung(now[family])], family, ladder.widths[rung])
             for family, ladder in enumerate(problem.ladders)
             if (rung := _widest_free(problem, now, family, counting)) is not None
         ]
         if not steps:
             break
-        _, family, rung = max(steps)
-        now[-family] = problem.ladders[-family].widths[rung]
+        _, family, width = max(steps)
+        now[family] = width
     undone = (
         Undone(family=family, before=old, after=new) for family, (old, new) in enumerate(zip(widths, now)) if old != new
     )
