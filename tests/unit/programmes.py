@@ -115,7 +115,7 @@ def _limits(draw: st.DrawFn, problem: Problem, name: str) -> float | None:
     if draw(st.integers(0, 3)) == 0:
         return None
     widths = [draw(st.sampled_from(own.widths)) for own in problem.ladders]
-    return usage(problem, widths)[name] * draw(st.sampled_from([1.0, 1.0, 1.1, 0.8]))
+    return usage(problem, widths)[name] * draw(st.sampled_from([1.0, 1.0, 1.1, 0.8, 1.0 - 1e-7]))
 
 
 def with_limits(problem: Problem, limits: Mapping[str, float]) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from random import Random
 
@@ -123,17 +124,38 @@ def test_limits_that_are_met_exactly_are_met() -> None:
     assert solve(problem, gap=0.0).widths == (2, 2)
 
 
-def test_a_limit_is_not_stepped_over_by_a_tolerance() -> None:
-    """One MAC too many of a hundred million is nothing to the solver, and too many."""
-    huge = 1e8
-    problem = Problem(
-        ladders=(ladder(1, 2, 3, values=(0.0, 1.0, 2.0)), ladder(1, 2)),
-        charges=(layer(total(0), macs=lambda i, o: np.array([0.0, huge - 1000.0, huge + 1.0])[o - 1]),),
-        limits={"macs": huge},
+NEARLY = {0: (0.0, 3e7, 5e7 + 7.0), 1: (0.0, 4e7, 5e7)}
+"""Seven MACs too many of a hundred million: nothing to the solver, and too many."""
+
+
+def nearly() -> Problem:
+    """Two families that nearly fit at their widest, and one that has nothing to do with it."""
+    charges = tuple(
+        layer(total(family), macs=lambda i, o, costs=costs: np.array(costs)[o - 1]) for family, costs in NEARLY.items()
     )
-    assert exceeds(huge + 1.0, huge)
-    found = solve(problem, gap=0.0)
-    assert found.widths == (2, 2) and found.proven
+    return Problem(ladders=(ladder(1, 2, 3),) * 3, charges=charges, limits={"macs": 1e8})
+
+
+def test_a_limit_is_not_stepped_over_by_a_tolerance() -> None:
+    """What the solver chose wrongly is excluded, and what it finds then is the best, proven."""
+    assert exceeds(sum(costs[-1] for costs in NEARLY.values()), 1e8)
+    found = solve(nearly(), gap=0.0)
+    assert found.value == best(nearly()) == 8.0
+    assert found.proven
+
+
+@pytest.mark.parametrize(("margins", "proven"), [((0.0,), None), ((0.0, 2e-6), False), ((0.0, 0.0), True)])
+def test_a_solver_that_steps_over_a_limit_is_found_out(
+    margins: tuple[float, ...], proven: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked once, it did. A bound of tightened limits proves nothing."""
+    monkeypatch.setattr(importlib.import_module(solve.__module__), "MARGINS", margins)
+    if proven is None:
+        with pytest.raises(InvariantError, match="100000007"):
+            solve(nearly(), gap=0.0)
+    else:
+        assert solve(nearly(), gap=0.0).value == 8.0
+        assert solve(nearly(), gap=0.0).proven == proven
 
 
 def test_a_peak_is_the_largest_moment() -> None:
