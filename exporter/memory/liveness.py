@@ -1,22 +1,25 @@
 """What is alive while a graph runs, and the moment at which most of it is.
 
 Nodes run in the graph's order. A value is alive from the node that computes it to the last node that reads it, both
-included: a kernel reads while it writes. What leaves the graph is alive to the end, whoever else reads it. Graph inputs
-are the caller's memory and initializers the weights', neither counts. Several values may share one buffer: another name
-of the same tensor, or a result written over its input (see `reuse`). The buffer is then alive from the first one's birth
-to the last one's death.
+included: a kernel reads while it writes. Graph inputs are the caller's memory and initializers the weights', neither
+counts. Several values may share one buffer: another name of the same tensor, or a result written over its input (see
+`reuse`). The buffer is then alive from the first one's birth to the last one's death.
 
-    bytes(node) = sum of the buffers alive at that node          peak = the largest of all nodes
+What leaves the graph counts at every node, even before it is born. ONNX Runtime plans one block for all that stays inside,
+and takes it when a run begins; the outputs are the caller's, so they never find room in it and come on top.
 
-ONNX Runtime's arena holds at least this much, and more where a buffer does not fit into the gaps of the block (see
-`offsets`). Scratch that a kernel takes and gives back while it runs is in neither.
+    bytes(node) = sum of the inner buffers alive at that node + all outputs          peak = the largest of all nodes
+
+The arena holds at least this much, and more where a buffer does not fit into the gaps of the block (see `offsets`).
+Scratch that a kernel takes and gives back while it runs is in neither.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import onnx_ir as ir
 
@@ -28,7 +31,7 @@ from .sized import SizedGraph
 class Life:
     """One buffer. values: what it holds, in turn. birth, death: positions of nodes, both included.
 
-    leaves: it is an output of the graph.
+    leaves: it is an output of the graph, and lives to the last node.
     """
 
     values: tuple[str, ...]
@@ -61,26 +64,24 @@ class Liveness:
 
     @property
     def totals(self) -> tuple[int, ...]:
-        """Bytes alive at every node."""
-        change = [0] * (len(self.nodes) + 1)
-        for life in self.lives:
-            change[life.birth] += life.bytes
-            change[life.death + 1] -= life.bytes
-        totals, now = [], 0
-        for step in change[:-1]:
-            now += step
-            totals.append(now)
-        return tuple(totals)
+        """Bytes at every node, all outputs included."""
+        outputs = sum(life.bytes for life in self.lives if life.leaves)
+        return tuple(total + outputs for total in self._alive(life for life in self.lives if not life.leaves))
 
     @property
     def peak_bytes(self) -> int:
-        """The most that is alive at one node; 0 of a graph without nodes."""
+        """The largest of `totals`; 0 of a graph without nodes."""
         return max(self.totals, default=0)
+
+    @property
+    def unplanned_peak_bytes(self) -> int:
+        """The most that is alive where there is no block, and every buffer comes and goes by itself."""
+        return max(self._alive(self.lives), default=0)
 
     def moment(self, position: int) -> Moment:
         """The node at this position of the order of execution."""
         node, operator = self.nodes[position]
-        alive = [life for life in self.lives if life.birth <= position <= life.death]
+        alive = [life for life in self.lives if life.leaves or life.birth <= position <= life.death]
         return Moment(
             node=node,
             operator=operator,
@@ -93,6 +94,14 @@ class Liveness:
         """The first node at which most is alive; None of a graph without nodes."""
         totals = self.totals
         return self.moment(totals.index(max(totals))) if totals else None
+
+    def _alive(self, lives: Iterable[Life]) -> tuple[int, ...]:
+        """Bytes of these at every node."""
+        change = [0] * (len(self.nodes) + 1)
+        for life in lives:
+            change[life.birth] += life.bytes
+            change[life.death + 1] -= life.bytes
+        return tuple(accumulate(change[:-1]))
 
 
 def liveness(graph: SizedGraph, *, recycle: bool = False) -> Liveness:
@@ -204,7 +213,3 @@ def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
         return (attribute.as_graph(),)
     return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
 
-
-def largest(moment: Moment, count: int) -> Mapping[str, int]:
-    """The `count` largest buffers of a moment: what they hold there, as far as it has been computed -> bytes."""
-    return {life.values[-1]: life.bytes for life in moment.alive[:count]}
