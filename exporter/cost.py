@@ -8,7 +8,7 @@ widths that its weight keeps, and a planner needs no new graph to count them.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,15 +31,18 @@ class LayerCost:
 
 
 def count_parameters(model: ir.Model, names: Collection[str]) -> int:
-    """Elements of the initializers in `names` that are learnt: all but the statistics of batch norms."""
+    """Elements of the learnt parameters among `names`."""
+    return sum(math.prod(v.shape.numpy()) for _, v in learnt_parameters(model, names) if v.shape is not None)
+
+
+def learnt_parameters(model: ir.Model, names: Collection[str]) -> Iterator[tuple[str, ir.Value]]:
+    """The initializers in `names` that are learnt: all but the statistics of batch norms."""
     statistics = {
         v.name for n in model.graph if n.op_type == "BatchNormalization" for v in n.inputs[3:5] if v is not None
     }
-    return sum(
-        math.prod(v.shape.numpy())
-        for name, v in model.graph.initializers.items()
-        if name in names and name not in statistics and v.shape is not None
-    )
+    for name, value in model.graph.initializers.items():
+        if name in names and name not in statistics and value.shape is not None:
+            yield name, value
 
 
 def count_weight_bytes(model: ir.Model) -> int:

@@ -1,0 +1,163 @@
+"""A graph in its order of execution, and how many bytes each of its values has at one size of the frame.
+
+`as_written` takes the graph as it is. `as_fused` takes it as ONNX Runtime has fused it for the CPU of this machine:
+convolutions with the activation and the sum behind them, and, where the CPU has the instructions for it, in a blocked
+layout, whose channels are padded to full blocks (8 or 16) and into and out of which values are copied (ReorderInput,
+ReorderOutput). Those copies are real memory that the graph as written knows nothing of.
+
+The sizes are read off a real run, so that no shape that a forward computes stays unknown. Where a value is stored
+otherwise than the graph says, it is the stored size that counts.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from numpy.typing import NDArray
+
+from edgeslim.errors import ExportError, first_line
+
+BLOCKED = "com.microsoft.nchwc"
+"""The domain of operators in blocked layout."""
+_SUFFIX = "_nchwc"
+Stated = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizedGraph:
+    """value_bytes: of everything that nodes compute. origins: value -> the value of the graph as written that it holds.
+
+    stated: value -> item size and shape as the graph states them, names of sizes included, unless a size is open.
+    """
+
+    model: ir.Model
+    value_bytes: Mapping[str, int]
+    origins: Mapping[str, str] = field(default_factory=dict)
+    stated: Mapping[str, Stated] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        missing = [o.name for n in self.model.graph for o in n.outputs if o.name and o.name not in self.value_bytes]
+        if missing:
+            raise ValueError(f"values of unknown size: {missing[:3]}")
+
+    def origin(self, value: str) -> str:
+        """The value of the graph as written whose channels this one has."""
+        return self.origins.get(value, value)
+
+
+def as_written(model: ir.Model, shape: tuple[int, ...]) -> SizedGraph:
+    """The graph, its first input being of this shape. Raises ExportError where it does not run."""
+    return _sized(model.clone(), shape, fused=False)
+
+
+def as_fused(model: ir.Model, shape: tuple[int, ...]) -> SizedGraph:
+    """The graph as ONNX Runtime runs it on this machine's CPU. Raises ExportError where it does not run."""
+    named = model.clone()
+    for node in named.graph:
+        node.name = node.outputs[0].name  # fusion keeps names of nodes, not of values
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "fused.onnx"
+        options = _options()
+        options.optimized_model_filepath = str(file)
+        _open(named, options, shape)
+        proto = onnx.load(file)
+    fused = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    names = {o.name or "" for n in named.graph for o in n.outputs}
+    sized = _sized(fused, shape, fused=True)
+    return SizedGraph(
+        model=fused, value_bytes=sized.value_bytes, origins=_origins(fused, names), stated=sized.stated
+    )
+
+
+def _origins(fused: ir.Model, names: set[str]) -> dict[str, str]:
+    """What the values hold that fusion made: a node in blocked layout is named after its result, a copy has its input's."""
+    found: dict[str, str] = {}
+    for node in fused.graph:
+        value, source = node.outputs[0].name or "", node.inputs[0] if node.inputs else None
+        by_name = (node.name or "").removesuffix(_SUFFIX)
+        if value in names:
+            continue
+        if by_name in names:
+            found[value] = by_name
+        elif node.op_type.startswith("Reorder") and source is not None:
+            found[value] = found.get(source.name or "", source.name or "")
+    return found
+
+
+def _sized(model: ir.Model, shape: tuple[int, ...], *, fused: bool) -> SizedGraph:
+    typed = model if fused else ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
+    values = [o for n in typed.graph for o in n.outputs if o.name]
+    tensors = [v for v in values if not isinstance(v.type, ir.SequenceType | ir.OptionalType)]
+    shapes = _run(typed, [v.name or "" for v in tensors], shape, fused)
+    sizes = {v.name or "": _bytes(v, dims.tolist()) for v, dims in zip(tensors, shapes)}
+    for node in typed.graph:
+        for value in node.outputs:  # a sequence holds the pieces of what it was made from
+            if value.name and value.name not in sizes:
+                sizes[value.name] = sum(sizes.get(i.name or "", 0) for i in node.inputs if i is not None)
+    stated = {v.name or "": s for v in tensors if (s := _stated(v)) is not None}
+    return SizedGraph(model=typed, value_bytes=sizes, stated=stated)
+
+
+def _run(model: ir.Model, names: list[str], shape: tuple[int, ...], fused: bool) -> list[NDArray[np.int64]]:
+    """The shape of each of these values, as stored."""
+    copy = model.clone()
+    made = {o.name: o for n in copy.graph for o in n.outputs}
+    taps = [ir.node("Shape", [made[name]]) for name in names]
+    copy.graph.extend(taps)
+    copy.graph.outputs.clear()
+    for index, tap in enumerate(taps):
+        tap.outputs[0].name = f"size/{index}"
+        tap.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+        copy.graph.outputs.append(tap.outputs[0])
+    options = _options()
+    if fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session, image = _open(copy, options, shape), copy.graph.inputs[0]
+    dtype = image.dtype.numpy() if image.dtype is not None else np.dtype(np.float32)
+    try:
+        return [np.asarray(a) for a in session.run(None, {image.name: np.zeros(shape, dtype)})] if taps else []
+    except Exception as error:
+        raise _refused(error, shape) from error
+
+
+def _open(model: ir.Model, options: onnxruntime.SessionOptions, shape: tuple[int, ...]) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(
+            ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime raises its own exception types
+        raise _refused(error, shape) from error
+
+
+def _refused(error: Exception, shape: tuple[int, ...]) -> ExportError:
+    return ExportError(
+        f"the graph does not run on an input of shape {shape}: {first_line(error)}",
+        "choose a size that the net accepts",
+    )
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return options
+
+
+def _bytes(value: ir.Value, dims: list[int]) -> int:
+    item = 4.0 if value.dtype is None else value.dtype.itemsize  # blocked layout is float32's alone, and states no type
+    return math.ceil(math.prod(dims) * item)
+
+
+def _stated(value: ir.Value) -> Stated | None:
+    if value.shape is None or not len(value.shape) or value.dtype is None:
+        return None
+    sizes = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    return None if None in sizes else (value.dtype.itemsize, *sizes)
