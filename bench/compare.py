@@ -29,9 +29,10 @@ def interleave(
     *,
     samples: int,
     seconds: float,
+    fewest: int = MIN_SAMPLES,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[tuple[int, ...], ...]:
-    """Take `samples` rounds, fewer (but `MIN_SAMPLES`) when `seconds` of wall time are over.
+    """Take `samples` rounds, fewer (but `fewest`) when `seconds` of wall time are over.
 
     Returns one tuple of nanoseconds a side, paired by round. `progress(done, samples)` is called between rounds.
     """
@@ -41,7 +42,7 @@ def interleave(
     with undisturbed():
         start = now_ns()
         for number in range(samples):
-            if number >= MIN_SAMPLES and now_ns() - start >= seconds * NS_PER_S:
+            if number >= fewest and now_ns() - start >= seconds * NS_PER_S:
                 break
             for side in forward if number % 2 == 0 else reversed(forward):
                 if previous != side:

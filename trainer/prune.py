@@ -7,6 +7,7 @@ export(pruned, "out.bundle")                       ship that
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeGuard
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from edgeslim.errors import ConfigError, first_line
 from edgeslim.exporter.trace import check_precision
+from edgeslim.progress import Progress
 
 from .budget import WidthLimits, build_budget, parse_wish
 from .criteria import Criterion
@@ -40,12 +42,21 @@ def prune(
     width_multiple: int = 1,
     min_width: int = 1,
     min_share: float | None = None,
+    device: str = "cpu:1",
+    profile: str | os.PathLike[str] | None = None,
+    allow_foreign_profile: bool = False,
+    progress: Progress | None = None,
 ) -> PrunedModel:
     """Analyse `module`, choose what to cut, and return it masked, with its plan.
 
     example_input: (N, C, H, W) float, normalised.  ratio: fraction of every family's channels to cut, in (0, 1).
-    target: "macs=0.5x", the share of multiply-accumulates to keep, instead of `ratio`.  calibration: real images,
-    batches like `example_input`, or pairs of these and targets as a loader gives; some hundred images are good.
+    target: what the net may take, instead of `ratio`: "latency=8ms", "latency=0.5x", "macs=0.5x,memory<64MB"; see
+    `budget.targets`. A latency is measured on `device`: "cpu:N" is ONNX Runtime on this CPU with N threads. The net is
+    timed as a camera feeds it, with frames of the example's size; what it reached is in `PrunedModel.reached`.
+    profile: file of what was measured of devices before, one in the user's cache where absent.  allow_foreign_profile:
+    plan by the profile of a device that is not here.  progress: who hears of what takes long.
+    calibration: real images, batches like `example_input`, or pairs of these and targets as a loader gives; some
+    hundred images are good.
     criterion: one of `trainer.criteria.CRITERIA` by its name, or an object like them; "reconstruction" (what the
     layers that read a channel cannot make up for) where there is calibration, "l1" otherwise.
     recovery: what makes up for the cut without training, of "batch_norm", "twins", "least_squares", in that order;
@@ -55,9 +66,11 @@ def prune(
     width_multiple, min_width: which widths are useful on the device.  min_share: of every family, that stays under a
     target; a quarter where absent.
     `module` itself is not changed. Raises ConfigError for an option, UnsupportedGraphError for a net that cannot be
-    run or traced, BudgetError for a target out of reach.
+    run or traced, BudgetError for a target out of reach, DeviceError for a device that is not here or does not settle.
     """
-    budget = parse_wish(ratio, target, min_share)
+    budget = parse_wish(
+        ratio, target, min_share, device=device, profile=profile, allow_foreign_profile=allow_foreign_profile
+    )
     for name, value in (("width_multiple", width_multiple), ("min_width", min_width)):
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1", "8 or 16 suit most CPUs")
@@ -75,9 +88,10 @@ def prune(
     if net.channels.families:
         limits = WidthLimits(multiple=width_multiple, minimum=min_width)
         shape = (1, *net.input_shape[1:])
-        chosen = build_budget(budget, limits, net.channels, shape)
+        chosen = build_budget(budget, limits, net.channels, shape, progress=progress)
         dense = net.graph
         Iterative().prune(net, Scoring(criterion=score, images=images, lesson=lesson), chosen)
+        net.reached = chosen.reached
         if methods and net.cut:
             net.recover(dense, image_batches(dense, images), methods)
     return net

@@ -28,6 +28,7 @@ from edgeslim.exporter.shrink import carry_optimizer, with_tied_names
 from edgeslim.exporter.trace import check_precision, runner_from_module, trace
 from edgeslim.exporter.weights import with_weights
 
+from .budget.reached import Reached
 from .checkpoint import Checkpoint, copy_state, load_checkpoint, load_state, save_checkpoint
 from .compact import compact_module, expand_state, hold_masks
 from .recovery import Recovery, recover, settle
@@ -46,6 +47,8 @@ class PrunedModel:
         self.plan = plan_from_cut(channels, ())
         self.recovery: Recovery | None = None
         """What was done to make up for the last cut without training, and what that bought; None for nothing."""
+        self.reached: Reached | None = None
+        """What the plan takes on the device that it was made for; None where it was made for none."""
         self.after_cut: Callable[[PruningPlan], None] = lambda plan: None
         """Called with every plan that is applied; what it raises ends the run."""
 

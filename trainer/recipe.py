@@ -17,6 +17,7 @@ from .recipe_data import DataSpec
 from .recipe_gradual import GradualSchedule
 from .recipe_precision import FrameRangeSection, PrecisionSection
 from .recipe_regularizers import L0Regularizer, RegularizerSpec
+from .recipe_target import TargetBudget
 
 
 class ModelSpec(Section):
@@ -145,7 +146,7 @@ class MacsBudget(Section):
     """Of every family's width, that stays: no layer is emptied because its channels look cheap."""
 
 
-BudgetSpec = Annotated[RatioBudget | MacsBudget, Field(discriminator="name")]
+BudgetSpec = Annotated[RatioBudget | MacsBudget | TargetBudget, Field(discriminator="name")]
 
 
 class RecoverySection(Section):

@@ -1,13 +1,15 @@
 """Device profiles: how long operators take on a device, measured there, and what a net of any widths would take."""
 
-from .candidates import Step, candidate_widths
+from .candidates import Step, candidate_widths, find_step, measure_staircase
 from .collect import CollectOptions, collect
+from .find import Place, find_device
 from .fingerprint import Fingerprint, fingerprint_here
-from .latency_model import LatencyModel, ModelError, fit_latency
+from .latency_model import LatencyModel, ModelError, Part, fit_latency
 from .observe import Observation, Observer, open_observer
 from .operator import Operator
-from .space import WidthSpace
-from .store import DeviceProfile, open_profile
+from .race import Timed, race
+from .space import Widths, WidthSpace
+from .store import DeviceProfile, default_profile_path, open_profile
 
 __all__ = [
     "CollectOptions",
@@ -18,12 +20,21 @@ __all__ = [
     "Observation",
     "Observer",
     "Operator",
+    "Part",
+    "Place",
     "Step",
+    "Timed",
     "WidthSpace",
+    "Widths",
     "candidate_widths",
     "collect",
+    "default_profile_path",
+    "find_device",
+    "find_step",
     "fingerprint_here",
     "fit_latency",
+    "measure_staircase",
     "open_observer",
     "open_profile",
+    "race",
 ]

@@ -13,19 +13,20 @@ one step, its half and its quarter count as well where they are much faster.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgeslim.errors import DeviceError
 from edgeslim.exporter.channels.families import Family
+from edgeslim.progress import Progress, told_late
 
 from ..clock import undisturbed
+from .find import Place
 from .net_digest import net_digest
-from .observe import Observer
 from .reference import convolution
 from .space import Widths
-from .store import DeviceProfile
 
 WIDEST = 64
 """A power of two."""
@@ -53,24 +54,26 @@ class Step:
             raise ValueError(f"step {self.multiple} with {self.below} below it")
 
 
-def measure_staircase(
-    observer: Observer, profile: DeviceProfile, told: Callable[[int, int], None] = lambda done, total: None
-) -> dict[int, float]:
+def measure_staircase(place: Place, progress: Progress) -> dict[int, float]:
     """Latency in us of a 3x3 convolution from w to w channels, for w in 1..WIDEST; from the profile where it is known.
 
-    told(done, total): between measurements.
+    Raises DeviceError where it is not, and the device is not here.
     """
-    device, seen = observer.fingerprint, list[tuple[int, float, float]]()
+    device, profile, seen = place.fingerprint, place.profile, list[tuple[int, float, float]]()
+    told = told_late(progress, "staircase")
     with undisturbed():
         for width in range(1, WIDEST + 1):
             graph, feeds = convolution(width, width, (3, 3), _SIZE)
             digest = net_digest(graph, feeds)
             known = profile.net(device, digest)
-            if known is None or known.latency_us is None or known.reference_us is None:
-                profile.add(device, digest, observer.observe(graph, feeds, _SECONDS))
+            if (known is None or known.latency_us is None) and place.observer is not None:
+                profile.add(device, digest, place.observer.observe(graph, feeds, _SECONDS))
                 known = profile.net(device, digest)
-            if known is not None and known.latency_us is not None and known.reference_us is not None:
-                seen.append((width, known.latency_us, known.reference_us))
+            if known is None or known.latency_us is None or known.reference_us is None:
+                raise DeviceError(
+                    f"{profile.path} has no staircase of {device}", "measure one there: `edgeslim profile measure`"
+                )
+            seen.append((width, known.latency_us, known.reference_us))
             told(width, WIDEST)
     base = float(np.median([reference_us for _, _, reference_us in seen]))
     return {width: latency_us * base / reference_us for width, latency_us, reference_us in seen}

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeslim.errors import ConfigError, DeviceError
-from edgeslim.progress import Progress
+from edgeslim.progress import Progress, told_late
 
 from ..clock import undisturbed
+from .find import Place
 from .observe import Observation, Observer
 from .space import Widths, WidthSpace
-from .store import DeviceProfile
 
 SETTLED = 0.08
 """Spread of a whole net's latency below which it counts as settled."""
@@ -65,20 +65,19 @@ def design(candidates: Sequence[Widths], nets: int, seed: int = 0) -> list[Width
 
 
 def collect(
-    space: WidthSpace,
-    observer: Observer,
-    profile: DeviceProfile,
-    progress: Progress,
-    options: CollectOptions | None = None,
+    space: WidthSpace, place: Place, progress: Progress, options: CollectOptions | None = None
 ) -> tuple[Widths, ...]:
-    """Measure what is missing of a space, and return the plans that the profile then knows.
+    """Measure what is missing of a space, and return the plans of its design. Of a foreign device nothing is measured.
 
     Raises DeviceError where measurements do not settle.
     """
     options = options or CollectOptions()
-    plans = design(space.candidates, options.nets, options.seed)
-    device, whole, known = observer.fingerprint, 0, set(profile.latencies(observer.fingerprint))
-    progress.stage("device profile", len(plans))
+    plans = tuple(design(space.candidates, options.nets, options.seed))
+    if place.observer is None:
+        return plans
+    observer, profile = place.observer, place.profile
+    device, whole, known = place.fingerprint, 0, set(profile.latencies(place.fingerprint))
+    told = told_late(progress, "device profile")
     for number, widths in enumerate(plans):
         digest = space.digest(widths)
         stored = profile.net(device, digest)
@@ -94,8 +93,8 @@ def collect(
                 whole += 1
         else:
             whole += stored.latency_us is not None
-        progress.step(number + 1, {})
-    return tuple(plans)
+        told(number + 1, len(plans))
+    return plans
 
 
 def observe_settled(

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from edgeslim.errors import DeviceError
+from edgeslim.exporter.memory import AxisTerms
 
 from .fingerprint import Fingerprint
-from .space import Channels, Widths, WidthSpace
+from .space import Widths, WidthSpace
 from .store import DeviceProfile, OperatorLatency, StoredNet
 from .surface import Surface, fit_surface
 
@@ -46,8 +47,8 @@ class Part:
     """What computes one value. nodes: operators it takes, on average."""
 
     value: str
-    read: Channels | None
-    written: Channels
+    read: AxisTerms
+    written: AxisTerms
     surface: Surface
     nodes: float
 
@@ -68,7 +69,8 @@ class LatencyModel:
 
     def predict(self, widths: Sequence[int]) -> float:
         """Latency of a plan in us, at the reference speed of the profile."""
-        return float(sum(self.part_us(part, *_counts(part, widths)) for part in self.parts))
+        lengths = [(np.array(p.read.length(widths)), np.array(p.written.length(widths))) for p in self.parts]
+        return float(sum(self.part_us(part, *own) for part, own in zip(self.parts, lengths)))
 
     def part_us(self, part: Part, read: NDArray[np.float64], written: NDArray[np.float64]) -> NDArray[np.float64]:
         """What a part adds to the whole net, in us, where so many channels are read and written."""
@@ -155,8 +157,8 @@ def _fit(space: WidthSpace, device: Fingerprint, plans: Sequence[_Plan]) -> Late
         read, written = space.read_and_written(value)
         rows = [plan.parts.get(value, (0.0, 0)) for plan in plans]
         surface = fit_surface(
-            np.array([0.0 if read is None else read.count(plan.widths) for plan in plans]),
-            np.array([written.count(plan.widths) for plan in plans]),
+            np.array([read.length(plan.widths) for plan in plans]),
+            np.array([written.length(plan.widths) for plan in plans]),
             np.array([latency_us for latency_us, _ in rows]),
         )
         nodes = float(np.mean([count for _, count in rows]))
@@ -168,8 +170,3 @@ def _fit(space: WidthSpace, device: Fingerprint, plans: Sequence[_Plan]) -> Late
     return LatencyModel(
         device=device, parts=tuple(parts), slope=float(slope), per_node_us=float(per_node_us), error=None
     )
-
-
-def _counts(part: Part, widths: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    read = 0.0 if part.read is None else part.read.count(widths)
-    return np.array(read), np.array(part.written.count(widths))

@@ -12,11 +12,10 @@ from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from edgeslim.exporter.channels import ChannelMap
-from edgeslim.exporter.channels.labels import Ids
 from edgeslim.exporter.channels.rules.contraction import WEIGHTED
+from edgeslim.exporter.memory import AxisTerms, FamilyIndex
 from edgeslim.exporter.passes.embed_preprocess import embed_preprocess
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.runtime.backends import Array
@@ -25,21 +24,6 @@ from .net_digest import net_digest
 
 Widths = tuple[int, ...]
 """Units that stay, one number a family."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Channels:
-    """How many channels an axis has: `fixed` and `each[f]` for every unit of family f that stays.
-
-    Where only some units of a family lie on the axis, as behind a Split, `each` is their mean.
-    """
-
-    fixed: float
-    each: NDArray[np.float64]
-
-    def count(self, widths: Sequence[int]) -> float:
-        """Of a plan."""
-        return self.fixed + float(self.each @ np.asarray(widths, np.float64))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,29 +91,24 @@ class WidthSpace:
         layer = self._layer(value)
         return value if layer is None or layer.outputs[0].name is None else layer.outputs[0].name
 
-    def read_and_written(self, value: str) -> tuple[Channels | None, Channels]:
-        """The channels on which the cost of computing a value of the traced graph depends.
+    def read_and_written(self, value: str) -> tuple[AxisTerms, AxisTerms]:
+        """The channels on which the cost of computing a value of the traced graph depends, as functions of the widths.
 
-        The first is None where the value is no layer's output, for then only what is written counts, and where both
-        are the same, as in a depthwise convolution.
+        Nothing is read where the value is no layer's output, for then only what is written counts, and where both are
+        the same, as in a depthwise convolution.
         """
         written, node = self._channels(value), self._makers.get(value)
-        if node is None or node.op_type not in WEIGHTED:
-            return None, written
-        source = node.inputs[0]
+        source = node.inputs[0] if node is not None and node.op_type in WEIGHTED else None
         if source is None or source.name is None:
-            return None, written
+            return self._index.constant(0), written
         read = self._channels(source.name)
-        same = read.fixed == written.fixed and np.array_equal(read.each, written.each)
-        return None if same else read, written
+        same = read.fixed == written.fixed and np.array_equal(read.per_unit, written.per_unit)
+        return (self._index.constant(0) if same else read), written
 
-    def _channels(self, value: str) -> Channels:
-        axes = [ids for ids in self.channels.value_ids.get(value, ()) if ids is not None]
-        owners = [self._owners[ids] for ids in axes]
-        # Of several axes that carry labels the one with the channels is that with most units of families.
-        best = max(owners, key=lambda own: int((own >= 0).sum()), default=np.empty(0, np.int64))
-        counts = np.bincount(best[best >= 0], minlength=len(self.dense))
-        return Channels(fixed=float((best < 0).sum()), each=counts / np.maximum(self.dense, 1))
+    def _channels(self, value: str) -> AxisTerms:
+        """Of several axes that carry labels the one with the channels is that which the widths change most."""
+        axes = [self._index.axis(ids) for ids in self.channels.value_ids.get(value, ()) if ids is not None]
+        return max(axes, key=lambda axis: float(axis.per_unit.sum()), default=self._index.constant(0))
 
     def _layer(self, value: str) -> ir.Node | None:
         """The layer with weights behind a value: its own, or the nearest before its activation, norm or sum."""
@@ -156,11 +135,5 @@ class WidthSpace:
         return {v.name: node for node in self.channels.model.graph for v in node.outputs if v.name}
 
     @cached_property
-    def _owners(self) -> Ids:
-        """(labels,) int64: the family of every label's unit, -1 where it is none."""
-        labels = self.channels.labels
-        roots = labels.find(np.arange(len(labels)))
-        owner = np.full(len(labels), -1, np.int64)
-        for number, family in enumerate(self.channels.families):
-            owner[family.labels] = number
-        return np.asarray(owner[roots], np.int64)
+    def _index(self) -> FamilyIndex:
+        return FamilyIndex(self.channels)

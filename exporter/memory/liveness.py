@@ -212,4 +212,3 @@ def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
     if attribute.type == ir.AttributeType.GRAPH:
         return (attribute.as_graph(),)
     return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
-

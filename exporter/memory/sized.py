@@ -72,9 +72,7 @@ def as_fused(model: ir.Model, shape: tuple[int, ...]) -> SizedGraph:
     fused = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
     names = {o.name or "" for n in named.graph for o in n.outputs}
     sized = _sized(fused, shape, fused=True)
-    return SizedGraph(
-        model=fused, value_bytes=sized.value_bytes, origins=_origins(fused, names), stated=sized.stated
-    )
+    return SizedGraph(model=fused, value_bytes=sized.value_bytes, origins=_origins(fused, names), stated=sized.stated)
 
 
 def _origins(fused: ir.Model, names: set[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from ..channels import ChannelMap
 from ..channels.labels import Ids
-from ..cost import learnt_parameters
+from ..cost import LayerCost, learnt_parameters
 from .widths import AxisTerms, FamilyIndex, SizeTerms, Widths, size_terms
 
 
@@ -63,12 +63,22 @@ def parameter_terms(channels: ChannelMap) -> SizeTerms:
     return size_terms(index, names, [1.0] * len(names), terms)
 
 
+def mac_terms(channels: ChannelMap, costs: Sequence[LayerCost]) -> SizeTerms:
+    """Multiply-accumulates of the traced net, one row a layer. costs: positions of every layer, see exporter.cost."""
+    index, names, scale, terms = FamilyIndex(channels), [], [], []
+    for cost in costs:
+        value = channels.model.graph.initializers[cost.weight]
+        shape = () if value.shape is None else tuple(value.shape.numpy())
+        names.append(cost.layer)
+        scale.append(float(cost.positions))
+        terms.append(_terms(index, shape, _known(channels, cost.weight)))
+    return size_terms(index, names, scale, terms)
+
+
 def _terms(index: FamilyIndex, shape: Sequence[int], ids: Sequence[Ids | None]) -> list[AxisTerms]:
     """ids: of the leading axes; those that are unknown or of another length stay."""
     padded = [*ids, *[None] * len(shape)]
-    return [
-        index.constant(n) if own is None or len(own) != n else index.axis(own) for n, own in zip(shape, padded)
-    ]
+    return [index.constant(n) if own is None or len(own) != n else index.axis(own) for n, own in zip(shape, padded)]
 
 
 def _known(channels: ChannelMap, name: str) -> list[Ids | None]:

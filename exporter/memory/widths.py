@@ -31,6 +31,10 @@ class AxisTerms:
     fixed: float
     per_unit: Amounts
 
+    def length(self, widths: Sequence[int]) -> float:
+        """How long the axis is when the families have these widths."""
+        return self.fixed + float(self.per_unit @ np.asarray(widths, np.float64))
+
     @property
     def varies(self) -> bool:
         """Whether any plan changes it."""

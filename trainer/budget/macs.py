@@ -28,6 +28,7 @@ from edgeslim.exporter.channels.families import Family
 from edgeslim.exporter.cost import LayerCost
 
 from .limits import WidthLimits
+from .reached import Reached
 
 Counts = NDArray[np.int64]
 
@@ -43,6 +44,11 @@ class Macs:
     costs: Sequence[LayerCost]
     limits: WidthLimits
     min_share: float = 0.0
+
+    @property
+    def reached(self) -> Reached | None:
+        """No device is asked."""
+        return None
 
     def select(self, channels: ChannelMap, scores: NDArray[np.float64], share: float = 1.0) -> frozenset[int]:
         """Labels of the units to cut when `share` in (0, 1] of the way to the budget is to be gone.

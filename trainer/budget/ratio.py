@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgeslim.exporter.channels import ChannelMap
 
 from .limits import WidthLimits
+from .reached import Reached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,11 @@ class Ratio:
 
     ratio: float
     limits: WidthLimits
+
+    @property
+    def reached(self) -> Reached | None:
+        """No device is asked."""
+        return None
 
     def select(self, channels: ChannelMap, scores: NDArray[np.float64], share: float = 1.0) -> frozenset[int]:
         """Labels of the units to cut when `share` in (0, 1] of the way to the budget is to be gone.

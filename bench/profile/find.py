@@ -1,0 +1,79 @@
+"""Which device a plan is for, and what is known of it: from a device's name and a file to a fingerprint.
+
+A profile of another device says nothing about this one. It is refused unless the caller means that other device; then
+nothing can be measured, and whoever uses the result must be able to see that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeslim.errors import ConfigError, DeviceError
+
+from .fingerprint import Fingerprint
+from .observe import Observer, open_observer
+from .store import DeviceProfile, default_profile_path, open_profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A device with its open profile. observer: None for a device that is not here."""
+
+    fingerprint: Fingerprint
+    profile: DeviceProfile
+    observer: Observer | None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the device is not here: what is known of it stands in the profile alone."""
+        return self.observer is None
+
+
+def find_device(device: str, path: Path | None = None, *, allow_foreign: bool = False) -> Place:
+    """Find the device that `device` names: "cpu:N" here, or one of the profile by the first digits of its fingerprint.
+
+    path: of the profile, that of the user's cache where None. Raises DeviceError for an unknown device, and for a
+    profile that was taken elsewhere unless `allow_foreign`.
+    """
+    profile = open_profile(default_profile_path() if path is None else path)
+    try:
+        return _find(device, profile, given=path is not None, allow_foreign=allow_foreign)
+    except BaseException:
+        profile.close()
+        raise
+
+
+def _find(device: str, profile: DeviceProfile, *, given: bool, allow_foreign: bool) -> Place:
+    known = profile.devices
+    if ":" in device:
+        observer = open_observer(device)
+        here = observer.fingerprint
+        if here in known or not known or not given:
+            return Place(fingerprint=here, profile=profile, observer=observer)
+        if not allow_foreign:
+            raise DeviceError(
+                f"{profile.path} was taken on another device: {_listed(known)}; this is {here}",
+                "plan for that device with --allow-foreign-profile (allow_foreign_profile), or name another file to "
+                "measure this one",
+            )
+        wanted = known
+    else:
+        wanted = tuple(own for own in known if own.digest.startswith(device)) if device else ()
+        if not wanted:
+            raise ConfigError(
+                f"there is no device {device!r} in {profile.path}",
+                f"write cpu:N, or one of: {_listed(known) or 'none'}",
+            )
+        if not allow_foreign:
+            raise DeviceError(
+                f"{_listed(wanted)} is known by its profile alone",
+                "nothing can be measured on it from here: say --allow-foreign-profile (allow_foreign_profile)",
+            )
+    if len(wanted) > 1:
+        raise ConfigError(f"{profile.path} knows several devices: {_listed(wanted)}", "name one by its first digits")
+    return Place(fingerprint=wanted[0], profile=profile, observer=None)
+
+
+def _listed(devices: tuple[Fingerprint, ...]) -> str:
+    return "; ".join(f"{device.short} ({device})" for device in devices)

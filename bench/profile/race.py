@@ -1,0 +1,73 @@
+"""Graphs against each other on the device, sample by sample: what decides over a plan is always measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from edgeslim.errors import DeviceError
+from edgeslim.runtime.backends import Array, open_backend
+
+from ..clock import NS_PER_MS
+from ..compare import interleave, speedup
+from ..result import Speedup, percentile
+
+ROUNDS = 60
+FEWEST_ROUNDS = 9
+WIDE = 0.05
+"""Half the width of a ratio's interval, as a share, above which more is measured."""
+MOST_WIDE = 0.15
+"""And above which nothing can be decided by it."""
+_ATTEMPTS = 3
+_WARM_RUNS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """One graph of a race. against_first: how much faster it is than the first, with the interval of that."""
+
+    latency_ms: float
+    against_first: Speedup
+
+
+def race(
+    graphs: Sequence[bytes],
+    feeds: Mapping[str, Array],
+    *,
+    backend: str = "onnxruntime",
+    threads: int = 1,
+    seconds: float = 3.0,
+) -> tuple[Timed, ...]:
+    """Run all graphs in turns on the same inputs. Samples are taken again where they do not settle.
+
+    seconds: of one attempt, about; never fewer than FEWEST_ROUNDS. Raises DeviceError with the spread where the ratio
+    of two graphs remains uncertain by more than MOST_WIDE.
+    """
+    with ExitStack() as stack:
+        nets = [stack.enter_context(open_backend(backend, graph, threads=threads)) for graph in graphs]
+        calls = [partial(net.run, dict(feeds)) for net in nets]
+        for call in calls:
+            for _ in range(_WARM_RUNS):
+                call()
+        taken: tuple[tuple[int, ...], ...] = tuple(() for _ in calls)
+        wide = np.inf
+        for _ in range(_ATTEMPTS):
+            more = interleave(calls, samples=ROUNDS, seconds=seconds, fewest=FEWEST_ROUNDS)
+            taken = tuple(old + new for old, new in zip(taken, more))
+            ratios = [speedup(taken[0], own) for own in taken]
+            wide = max((ratio.high - ratio.low) / 2 / ratio.ratio for ratio in ratios)
+            if wide <= WIDE:
+                break
+    if wide > MOST_WIDE:
+        raise DeviceError(
+            f"measurements do not settle: after {len(taken[0])} rounds a ratio of two latencies is uncertain by "
+            f"{wide:.0%}; up to {MOST_WIDE:.0%} can be decided by",
+            "stop other programs on the device, let it cool down, and try again",
+        )
+    return tuple(
+        Timed(latency_ms=percentile(own, 50) / NS_PER_MS, against_first=ratio) for own, ratio in zip(taken, ratios)
+    )

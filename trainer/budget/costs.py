@@ -1,0 +1,62 @@
+"""All that the limits of a target speak of, as functions of the families' widths."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from edgeslim.bench.profile import LatencyModel, WidthSpace
+from edgeslim.exporter.cost import layer_costs
+from edgeslim.exporter.memory import as_written, mac_terms, model_file, moments, parameter_terms, shipped_graph
+
+from .charges import latency_charges, memory_moments, size_charges
+from .programme import Charge, Ladder, Moment, Problem, usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """charges: of every layer.  peak: moments of memory.  overhead_bytes: of the file, whatever the widths.
+
+    dense: what the dense net takes of every resource.
+    """
+
+    charges: tuple[Charge, ...]
+    peak: tuple[Moment, ...]
+    overhead_bytes: float
+
+    def problem(self, ladders: Sequence[Ladder]) -> Problem:
+        """The problem of these ladders, without limits."""
+        return Problem(
+            ladders=tuple(ladders),
+            charges=self.charges,
+            constants={"file": self.overhead_bytes} if self.overhead_bytes else {},
+            moments={"memory": self.peak} if self.peak else {},
+        )
+
+    def usage(self, widths: Sequence[int]) -> dict[str, float]:
+        """What a plan takes of every resource."""
+        still = [Ladder(widths=(width,), values=(0.0,)) for width in widths]
+        return usage(self.problem(still), widths)
+
+
+def count_costs(space: WidthSpace, resources: Collection[str], model: LatencyModel | None) -> Costs:
+    """The costs of a space. model: of the latency, where that is among the resources."""
+    charges: list[Charge] = []
+    channels, dense = space.channels, space.dense
+    peak, overhead = tuple[Moment, ...](), 0.0
+    if model is not None:
+        charges += latency_charges(model)
+    if "macs" in resources:
+        charges += size_charges("macs", mac_terms(channels, layer_costs(channels.model, space.shape)), dense)
+    if "parameters" in resources:
+        charges += size_charges("parameters", parameter_terms(channels), dense)
+    if "memory" in resources or "file" in resources:
+        shipped = shipped_graph(channels, frames=space.takes_frames)
+        if "memory" in resources:
+            fed = next(iter(space.feeds.values())).shape
+            peak = memory_moments(moments(channels, as_written(shipped, fed)))
+        if "file" in resources:
+            file = model_file(channels, shipped)
+            charges += size_charges("file", file.weights, dense)
+            overhead = float(file.overhead_bytes)
+    return Costs(charges=tuple(charges), peak=peak, overhead_bytes=overhead)

@@ -1,0 +1,37 @@
+"""What a plan for a target takes on its device: measured where the device is here, predicted where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """latency_ms, dense_ms: measured side by side; None where nothing was, for the device is not here.
+
+    ratio: latency / dense, with its interval.  predicted_ms: by the latency model.  model_error: (median, worst) error
+    of that model, as shares.  usage: of the other resources, counted.  undone: cuts that were taken back.
+    """
+
+    target: str
+    device: str
+    device_digest: str
+    foreign: bool
+    latency_ms: float | None = None
+    dense_ms: float | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    predicted_ms: float | None = None
+    model_error: tuple[float, float] | None = None
+    usage: Mapping[str, float] = field(default_factory=dict)
+    undone: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{name} {amount:.4g}" for name, amount in self.usage.items()]
+        if self.latency_ms is not None and self.ratio is not None:
+            parts.insert(0, f"{self.latency_ms:.3g} ms, {self.ratio:.3f} of the dense net's {self.dense_ms:.3g} ms")
+        elif self.predicted_ms is not None:
+            parts.insert(0, f"{self.predicted_ms:.3g} ms predicted, not measured")
+        return f"{self.target} on {self.device}: {'; '.join(parts)}"

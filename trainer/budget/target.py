@@ -1,0 +1,208 @@
+"""A budget that is a target on a device: time, work, size and memory, jointly.
+
+    candidate widths    from the device's staircase
+    device profile      what layers of these widths take there, measured where it is missing
+    programme           the widths that keep the most importance within the limits
+    approach            plan, measure, correct, until the net that really runs is within the target
+
+What is returned was measured, unless the device is not here: then it is a prediction, and `Reached` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeslim.bench.profile import (
+    CollectOptions,
+    LatencyModel,
+    Place,
+    Step,
+    Timed,
+    Widths,
+    WidthSpace,
+    candidate_widths,
+    collect,
+    find_step,
+    fit_latency,
+    measure_staircase,
+    race,
+)
+from edgeslim.errors import InvariantError
+from edgeslim.exporter.channels import ChannelMap
+from edgeslim.progress import Progress
+
+from .approach import Approach, Raced
+from .costs import Costs, count_costs
+from .ladders import by_score, ladder_of
+from .limits import WidthLimits
+from .memo import Memo, memo_key
+from .programme import Ladder, Problem, solve, widen
+from .reached import Reached
+from .targets import Limit
+
+_DEFAULT_STEP = Step(multiple=8)
+"""Of widths where nothing is timed."""
+
+
+@dataclass(kw_only=True)
+class Target:
+    """Made for one net on one device; what it learns of them serves every call of `select`.
+
+    limits: by `parse_target` from `text`.  shape: (N, C, H, W) of the image at which all counts.  place: None where no
+    latency is limited.  takes_frames: see WidthSpace.  options, seconds: of the profile, and of one race.
+    """
+
+    limits: Sequence[Limit]
+    text: str
+    channels: ChannelMap
+    shape: tuple[int, ...]
+    place: Place | None
+    widths: WidthLimits
+    min_share: float
+    progress: Progress
+    memo: Memo
+    takes_frames: bool = True
+    options: CollectOptions = field(default_factory=CollectOptions)
+    seconds: float = 3.0
+    reached: Reached | None = None
+    """What the last plan takes."""
+
+    def select(self, channels: ChannelMap, scores: NDArray[np.float64], share: float = 1.0) -> frozenset[int]:
+        """Labels of the units to cut when `share` in (0, 1] of the way to the target is to be gone.
+
+        scores: (units,) in the order of `channels.unit_labels`; a unit of infinite score stays, one of -infinite score
+        has left already. Raises BudgetError, with what can be reached, for a target out of reach, DeviceError where
+        measurements do not settle or a foreign profile knows too little.
+        """
+        device = "" if self.place is None else self.place.fingerprint.digest
+        key = memo_key(scores, share, self.text, device, repr(self.space.candidates))
+        remembered = self.memo.recall(key)
+        if remembered is not None:
+            cut, self.reached = remembered
+            return cut
+        units = by_score(channels, scores)
+        problem = self._problem([ladder_of(own, self.space.candidates[i]) for i, (_, own) in enumerate(units)], share)
+        widths, self.reached = self._search(problem, share)
+        for undone in self.reached.undone:
+            self.progress.note(f"taken back, for it made nothing faster: {undone}")
+        self.progress.note(str(self.reached))
+        cut = frozenset(label for (own, _), width in zip(units, widths, strict=True) for label in own[width:].tolist())
+        self.memo.keep(key, cut, self.reached)
+        return cut
+
+    @cached_property
+    def space(self) -> WidthSpace:
+        """The plans to choose from."""
+        step = _DEFAULT_STEP
+        if self._latency is not None:
+            step = find_step(measure_staircase(self._placed, self.progress))
+        candidates = candidate_widths(
+            self.channels.families,
+            step,
+            width_multiple=self.widths.multiple,
+            min_width=self.widths.minimum,
+            min_share=self.min_share,
+        )
+        return WidthSpace(
+            channels=self.channels, candidates=candidates, shape=self.shape, takes_frames=self.takes_frames
+        )
+
+    @cached_property
+    def model(self) -> LatencyModel | None:
+        """The latency of any plan; None where none is limited."""
+        if self._latency is None:
+            return None
+        plans = collect(self.space, self._placed, self.progress, self.options)
+        model = fit_latency(self.space, self._placed.profile, self._placed.fingerprint, plans)
+        if model.error is not None:
+            self.progress.note(
+                f"latency model: {model.error.plans} plans that it had not seen were predicted within "
+                f"{model.error.median:.1%} in the median, {model.error.worst:.1%} at worst"
+            )
+        return model
+
+    @cached_property
+    def costs(self) -> Costs:
+        """All that the limits speak of."""
+        return count_costs(self.space, {limit.resource for limit in self.limits}, self.model)
+
+    @property
+    def _latency(self) -> Limit | None:
+        return next((limit for limit in self.limits if limit.resource == "latency"), None)
+
+    @property
+    def _placed(self) -> Place:
+        if self.place is None:
+            raise InvariantError("a latency is limited on no device")
+        return self.place
+
+    def _problem(self, ladders: Sequence[Ladder], share: float) -> Problem:
+        """With all limits but that of latency, which is neared by measuring."""
+        dense = self.costs.usage(self.space.dense)
+        limits: dict[str, float] = {
+            limit.resource: limit.at(dense[limit.resource], share)
+            for limit in self.limits
+            if limit.resource != "latency"
+        }
+        return replace(self.costs.problem(ladders), limits=limits)
+
+    def _search(self, problem: Problem, share: float) -> tuple[Widths, Reached]:
+        latency = self._latency
+        if latency is None:
+            widened = widen(problem, solve(problem).widths)
+            return widened.widths, self._reached(widened.widths, None)
+        if self._placed.foreign:
+            predicted_us = self.costs.usage(self.space.dense)["latency"]
+            problem = replace(problem, limits={**problem.limits, "latency": latency.at(predicted_us, share)})
+            widened = widen(problem, solve(problem).widths)
+            return widened.widths, self._reached(widened.widths, None)
+        raced = Approach(problem=problem, latency=latency, share=share, race=self._race).run()
+        return raced.widths, self._reached(raced.widths, raced)
+
+    def _race(self, plans: Sequence[Widths]) -> tuple[float, tuple[Timed, ...]]:
+        """The dense net and these plans, sample by sample."""
+        space, device = self.space, self._placed.fingerprint
+        graphs = [space.graph(space.cut(widths)) for widths in plans if widths != space.dense]
+        self.progress.stage("plan against dense net")
+        timed = race(
+            [space.graph(frozenset()), *graphs],
+            space.feeds,
+            backend=device.backend,
+            threads=device.threads,
+            seconds=self.seconds,
+        )
+        others = iter(timed[1:])
+        return timed[0].latency_ms, tuple(timed[0] if widths == space.dense else next(others) for widths in plans)
+
+    def _reached(self, widths: Widths, raced: Raced | None) -> Reached:
+        used = self.costs.usage(widths)
+        predicted_us = used.pop("latency", None)
+        names = [family.name for family in self.channels.families]
+        found = Reached(
+            target=self.text,
+            device="" if self.place is None else str(self.place.fingerprint),
+            device_digest="" if self.place is None else self.place.fingerprint.digest,
+            foreign=self.place is not None and self.place.foreign,
+            predicted_ms=None if predicted_us is None else predicted_us / 1e3,
+            model_error=None
+            if self.model is None or self.model.error is None
+            else (self.model.error.median, self.model.error.worst),
+            usage=used,
+        )
+        if raced is None:
+            return found
+        faster = raced.timed.against_first
+        return replace(
+            found,
+            latency_ms=raced.timed.latency_ms,
+            dense_ms=raced.dense_ms,
+            ratio=1.0 / faster.ratio,
+            ratio_low=1.0 / faster.high,
+            ratio_high=1.0 / faster.low,
+            undone=tuple(f"{names[f]} from {before} to {now}" for f, (before, now) in sorted(raced.undone.items())),
+        )

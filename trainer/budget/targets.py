@@ -1,0 +1,85 @@
+"""What a net may take, in words: `latency=8ms`, `latency=0.5x`, `macs=0.5x,memory<64MB`.
+
+    target   = limit { "," limit }
+    limit    = resource ("=" | "<" | "<=") number [ unit ]
+    resource = latency | macs | parameters | memory | file
+
+`x` is a share of what the dense net takes. `=` and `<` mean the same: at most so much, and as little less as can be.
+Memory is the peak of activations, file the size of the model. Bytes are counted in powers of a thousand (kB, MB, GB)
+or of 1,024 (KiB, MiB, GiB).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from edgeslim.errors import ConfigError
+
+Resource = Literal["latency", "macs", "parameters", "memory", "file"]
+RESOURCES: tuple[Resource, ...] = get_args(Resource)
+_BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_COUNTS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+_UNITS: Mapping[str, Mapping[str, float]] = {
+    "latency": {"us": 1.0, "ms": 1e3, "s": 1e6},
+    "macs": _COUNTS,
+    "parameters": _COUNTS,
+    "memory": _BYTES,
+    "file": _BYTES,
+}
+"""Unit -> how many of the resource's own: microseconds, counts, bytes."""
+_LIMIT = re.compile(r"(?P<resource>[a-z]+)\s*(?:<=|=|<)\s*(?P<number>\d+\.?\d*|\.\d+)\s*(?P<unit>[A-Za-z]*)")
+EXAMPLES = '"latency=8ms", "latency=0.5x" or "macs=0.5x,memory<64MB"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """amount: a share of the dense net's where `relative`, else microseconds, counts or bytes."""
+
+    resource: Resource
+    amount: float
+    relative: bool
+
+    def at(self, dense: float, share: float = 1.0) -> float:
+        """The most that a net may take after `share` of the way from the dense net, on a logarithmic scale."""
+        final = self.amount * dense if self.relative else self.amount
+        return final if final >= dense else float(dense * (final / dense) ** share)
+
+    def __str__(self) -> str:
+        if self.relative:
+            return f"{self.resource}={self.amount:g}x"
+        unit, scale = {"latency": ("ms", 1e3), "memory": ("MB", 1e6), "file": ("MB", 1e6)}.get(self.resource, ("", 1.0))
+        return f"{self.resource}={self.amount / scale:g}{unit}"
+
+
+def parse_target(text: object) -> tuple[Limit, ...]:
+    """The limits in a target, one a resource. Raises ConfigError naming the part that is not understood."""
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"target is {text!r}", f"write for example {EXAMPLES}")
+    limits = tuple(_parse_limit(part.strip(), text) for part in text.split(","))
+    names = [limit.resource for limit in limits]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"target {text!r} limits {twice} twice", "say it once")
+    return limits
+
+
+def _parse_limit(part: str, text: str) -> Limit:
+    found = _LIMIT.fullmatch(part)
+    if found is None:
+        raise ConfigError(f"target {text!r}: {part!r} is not understood", f"write for example {EXAMPLES}")
+    resource = next((name for name in RESOURCES if name == found["resource"]), None)
+    if resource is None:
+        raise ConfigError(
+            f"target {text!r}: there is no resource {found['resource']!r}", f"choose from {', '.join(RESOURCES)}"
+        )
+    number, unit = float(found["number"]), found["unit"]
+    units = _UNITS[resource]
+    if unit != "x" and unit not in units:
+        known = ", ".join(repr(name) if name else "none" for name in ("x", *units))
+        raise ConfigError(f"target {text!r}: the unit of {resource} is {unit or 'missing'!r}; it may be {known}")
+    if not number > 0:
+        raise ConfigError(f"target {text!r}: {part!r} leaves nothing", f"write for example {EXAMPLES}")
+    return Limit(resource=resource, amount=number if unit == "x" else number * units[unit], relative=unit == "x")
