@@ -57,6 +57,11 @@ class Exportable(Protocol):
         """(N, C, H, W) of the example the net was traced with."""
         ...
 
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """What the manifest says of how the plan was made."""
+        ...
+
     def references(self) -> References:
         """The torch forms of the net."""
         ...
@@ -151,6 +156,7 @@ def export(
             macs_shape=macs_shape,
         ),
         provenance={
+            **pruned.origin,
             **(provenance or {}),
             "simplifier": compiled.simplifier,
             "onnxruntime": onnxruntime.__version__,

@@ -99,6 +99,11 @@ class PrunedModel:
         return with_weights(self.channels.model, state)
 
     @property
+    def origin(self) -> Mapping[str, str]:
+        """For the manifest: what the plan was made for, and whether that was measured."""
+        return {} if self.reached is None else self.reached.origin
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """(N, C, H, W) of the example."""
         return tuple(self._example.shape)
@@ -117,7 +122,7 @@ class PrunedModel:
         self._dense_state = copy_state(module.state_dict())
         self._compact = None
         self.plan = with_tied_names(plan, module)
-        self.recovery = None
+        self.recovery = self.reached = None
         hold_masks(module, self.plan)
         self.after_cut(self.plan)
 

@@ -12,6 +12,7 @@ from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.progress import Progress
 from edgeslim.runtime import Bundle, read_bundle
 
+from .budget.memo import FileMemo
 from .checkpoint import Checkpoint, check_fit, load_checkpoint, load_state
 from .compress import REPORT, export_net, score_bundle
 from .precisions import make_precisions, take_precisions
@@ -19,6 +20,7 @@ from .pruned import PrunedModel
 from .recipe import Recipe
 from .recipe_file import parse_recipe
 from .sparsity.held import STAGE
+from .stages.scoring import PLANS
 from .stages.sparse import SPARSE
 from .workspace import Workspace, open_workspace
 
@@ -53,6 +55,7 @@ def export_run(
     if not dense and net.channels.families:
         final, key = _finished(workspace, "final"), workspace.key("final")
         net.apply(final.plan or net.plan)
+        net.reached = FileMemo(run / PLANS).of_cut(net.cut)
         try:
             small = net.compact()
             check_fit(final, workspace.stage("final"), key, small)

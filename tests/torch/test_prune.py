@@ -49,7 +49,7 @@ def plain() -> nn.Module:
         ({"target": "macs=0.0x"}, "target 'macs=0.0x' is not understood"),
         ({"target": "macs=1.0x"}, "target 'macs=1.0x' is not understood"),
         ({"target": "macs=2x"}, "target 'macs=2x' is not understood"),
-        ({"target": "macs=0.5xx"}, "target 'macs=0.5xx' is not understood"),
+        ({"target": "macs=0.5xx"}, "target 'macs=0.5xx': the unit of macs is 'xx'"),
         ({"ratio": 0.5, "min_share": 0.5}, "min_share goes with target"),
         ({"target": "macs=0.5x", "min_share": 1.0}, "min_share is 1.0; it must be at least 0 and below 1"),
         ({"target": "macs=0.5x", "min_share": True}, "min_share is True"),

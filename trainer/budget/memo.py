@@ -76,6 +76,11 @@ class FileMemo:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, dumps(_Plans(plans=plans)))
 
+    def of_cut(self, cut: frozenset[int]) -> Reached | None:
+        """What the plan with this cut takes, None where none was remembered."""
+        plans = self._read().plans.values()
+        return next((plan.reached for plan in plans if plan.reached is not None and frozenset(plan.cut) == cut), None)
+
     def _read(self) -> _Plans:
         try:
             return loads(_Plans, self.path.read_bytes())

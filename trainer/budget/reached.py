@@ -28,6 +28,18 @@ class Reached:
     usage: Mapping[str, float] = field(default_factory=dict)
     undone: tuple[str, ...] = ()
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a manifest says of it."""
+        words = {"target": str(self)}
+        if self.device_digest:
+            words["device_profile"] = self.device_digest
+        if self.foreign:
+            words["foreign_profile"] = (
+                f"planned by the profile of {self.device}, which was not there: nothing was timed"
+            )
+        return words
+
     def __str__(self) -> str:
         parts = [f"{name} {amount:.4g}" for name, amount in self.usage.items()]
         if self.latency_ms is not None and self.ratio is not None:

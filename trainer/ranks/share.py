@@ -20,6 +20,8 @@ from torch.utils.data import Sampler
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.channels.labels import Ids
 
+from ..budget import Budget
+from ..budget.reached import Reached
 from ..criteria import Criterion
 from ..criteria.protocol import AddsUp, LooksAt
 from ..criteria.units import Pooling, Scored, Scores
@@ -74,6 +76,27 @@ def share_criterion(rule: Criterion, ranks: Ranks) -> Criterion:
     Where scores add up over images every rank looks at its own. All other scores are the first rank's.
     """
     return rule if ranks.world == 1 else _SharedCriterion(rule=rule, ranks=ranks)
+
+
+def share_budget(budget: Budget, ranks: Ranks) -> Budget:
+    """The budget for one rank: the first one plans, which may mean to measure, and all have its plan."""
+    return budget if ranks.world == 1 else _SharedBudget(budget=budget, ranks=ranks)
+
+
+@dataclass(kw_only=True)
+class _SharedBudget:
+    budget: Budget
+    ranks: Ranks
+    reached: Reached | None = None
+
+    def select(self, channels: ChannelMap, scores: Scores, share: float = 1.0) -> frozenset[int]:
+        """See `Budget`."""
+
+        def plan() -> tuple[frozenset[int], Reached | None]:
+            return self.budget.select(channels, scores, share), self.budget.reached
+
+        cut, self.reached = self.ranks.from_first(plan)
+        return cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,9 @@ def prune_channels(
         former = net.graph
 
     progress.stage("pruning")
-    build_schedule(schedule).prune(net, scoring_of(workspace, section), budget_of(workspace, section, net), recover)
+    budget = budget_of(workspace, section, net, progress)
+    build_schedule(schedule).prune(net, scoring_of(workspace, section), budget, recover)
+    net.reached = budget.reached
     after_cut("pruned")
     return scores
 

@@ -57,7 +57,7 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
     check_penalties(pruned.module, scheduled)
     if recipe.prune is not None and pruned.channels.families:
-        check_budget(workspace, recipe.prune, pruned)
+        check_budget(workspace, recipe.prune, pruned, progress)
     for note in calibration_notes(recipe, workspace.kind.training_images):
         progress.note(note)
     dense, result = train_dense(workspace, progress)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from edgeslim.progress import Progress
+
 from ..budget import Budget, WidthLimits, build_budget
+from ..budget.memo import FileMemo
 from ..criteria import build_criterion
 from ..lesson import Lesson
 from ..pruned import PrunedModel
-from ..ranks.share import share_criterion
+from ..ranks.share import share_budget, share_criterion
 from ..recipe import PruneSection
 from ..recipe_criteria import Calibrated
 from ..schedules import Scoring
 from ..workspace import Workspace
+
+PLANS = "plans.json"
+"""In a run's directory: the plans that were measured for it."""
 
 
 def scoring_of(workspace: Workspace, prune: PruneSection) -> Scoring:
@@ -33,12 +39,14 @@ def limits_of(prune: PruneSection) -> WidthLimits:
     return WidthLimits(multiple=prune.width_multiple, minimum=prune.min_width)
 
 
-def budget_of(workspace: Workspace, prune: PruneSection, net: PrunedModel) -> Budget:
-    """How much may stay of `net`, work counted on a camera's frame."""
+def budget_of(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress) -> Budget:
+    """How much may stay of `net`, work counted and timed on a camera's frame. Plans that were timed are remembered."""
     shape = (1, workspace.kind.channels, *workspace.frame_size)
-    return build_budget(prune.budget, limits_of(prune), net.channels, shape)
+    memo = FileMemo(workspace.directory / PLANS)
+    budget = build_budget(prune.budget, limits_of(prune), net.channels, shape, progress=progress, memo=memo)
+    return share_budget(budget, workspace.ranks)
 
 
-def check_budget(workspace: Workspace, prune: PruneSection, net: PrunedModel) -> None:
+def check_budget(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress) -> None:
     """Raise BudgetError for a budget that no scores could reach, with every channel as good as any other."""
-    budget_of(workspace, prune, net).select(net.channels, np.ones(len(net.channels.unit_labels)))
+    budget_of(workspace, prune, net, progress).select(net.channels, np.ones(len(net.channels.unit_labels)))

@@ -70,12 +70,13 @@ def _cut_meanwhile(
 ) -> dict[str, Numbers]:
     """Train a copy in dense shapes that is cut on the way; `net` has its weights and its plan then."""
     module, recovery = copy.deepcopy(net.module), prune.recovery
+    budget = budget_of(workspace, prune, net, progress)
     with penalties(module, scheduled, section.fit.steps) as ours:
         cuts = GradualCuts(
             net,
             build_gradual(schedule, section.fit.steps),
             scoring_of(workspace, prune),
-            budget_of(workspace, prune, net),
+            budget,
             evaluate=workspace.task.evaluate,
             mend=None if recovery is None else lambda cut, former: mend(workspace, recovery, cut, former),
         )
@@ -94,4 +95,5 @@ def _cut_meanwhile(
     for cut, method in cuts.unkept:
         progress.note(unkept_note(cut, method))
     net.load_dense_state(module.state_dict())
+    net.reached = budget.reached
     return cuts.scores | {SPARSE: result.scores}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, build, compress, doctor, export, inspect, quantize, train
+from . import bench, build, compress, doctor, export, inspect, profile, quantize, train
 from .screen import out
 
 app = typer.Typer(
@@ -36,3 +36,4 @@ def _root(
 
 for _module in (compress, train, export, quantize, build, bench, inspect, doctor):
     app.command(name=_module.__name__.rpartition(".")[2])(_module.run)
+app.add_typer(profile.app, name="profile")

@@ -1,0 +1,187 @@
+"""`edgeslim profile`: how long operators take on a device, measured once and kept for every planning."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import profile_tables
+from .options import Json, Overrides
+from .screen import open_progress, out, print_json
+
+if TYPE_CHECKING:
+    from edgeslim.progress import Progress
+    from edgeslim.trainer.profiled_net import ProfiledNet
+
+app = typer.Typer(
+    help="Measure how long operators take on a device, and keep it in a device profile.", no_args_is_help=True
+)
+
+Net = Annotated[Path, typer.Argument(help="A recipe, or the file that `profile net` wrote of one.", metavar="NET")]
+Device = Annotated[
+    str, typer.Option(help="cpu:N is ONNX Runtime on this CPU with N threads; or the first digits of a fingerprint.")
+]
+ProfileFile = Annotated[
+    Path | None, typer.Option("--profile", help="The device profile; one in the user's cache where absent.")
+]
+Nets = Annotated[int, typer.Option(min=8, help="How many plans of the net are measured.")]
+
+
+@app.command()
+def measure(
+    net: Net,
+    device: Device = "cpu:1",
+    profile: ProfileFile = None,
+    nets: Nets = 40,
+    set_: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Measure what planning for NET needs to know of this device. What was measured before is not measured again."""
+    from edgeslim.trainer.recipe_target import TargetBudget
+
+    section = TargetBudget(name="target", target="latency=0.5x", device=device, profile=profile, nets=nets)
+    with open_progress() as progress:
+        target = _net(net, set_, progress).target(section, progress)
+        model = target.model
+    if model is None or target.place is None or model.error is None:
+        raise typer.BadParameter("nothing was measured")
+    found = target.place.profile
+    counted = found.counts(model.device)
+    if json:
+        content = {
+            "profile": str(found.path),
+            "device": model.device.digest,
+            "nets": counted[0],
+            "operators": counted[1],
+            "candidates": [list(own) for own in target.space.candidates],
+            "error": {"median": model.error.median, "worst": model.error.worst, "plans": model.error.plans},
+        }
+        print_json(json_module.dumps(content, indent=2))
+        return
+    out.print(profile_tables.devices_table([(model.device, *counted)]))
+    out.print(profile_tables.error_line(model.error), highlight=False)
+    out.print(f"profile  {found.path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    net: Net,
+    device: Device = "cpu:1",
+    profile: ProfileFile = None,
+    nets: Nets = 40,
+    plans: Annotated[int, typer.Option(min=1, help="How many random plans are predicted and measured.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 1,
+    set_: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Predict random plans of NET by the profile, and measure them beside the dense net."""
+    from edgeslim import schema
+    from edgeslim.bench.profile.check import check_model, summary
+    from edgeslim.trainer.recipe_target import TargetBudget
+
+    section = TargetBudget(name="target", target="latency=0.5x", device=device, profile=profile, nets=nets)
+    with open_progress() as progress:
+        target = _net(net, set_, progress).target(section, progress)
+        model = target.model
+        if model is None or target.place is None:
+            raise typer.BadParameter("nothing was measured")
+        progress.stage("random plans", plans)
+        checked = check_model(
+            target.space, target.place, model, plans=plans, seed=seed, told=lambda done, _: progress.step(done, {})
+        )
+    if json:
+        rows = [{**dict(schema.to_json(one).items()), "error": one.error} for one in checked]  # type: ignore[union-attr]
+        error = summary(checked)
+        content = {"error": {"median": error.median, "worst": error.worst, "plans": error.plans}, "plans": rows}
+        print_json(json_module.dumps(content, indent=2))
+        return
+    out.print(profile_tables.checked_table(checked))
+    out.print(profile_tables.error_line(summary(checked)), highlight=False)
+
+
+@app.command("net")
+def write(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")],
+    path: Annotated[Path, typer.Argument(help="Where the net is written.", metavar="NET.onnx")],
+    set_: Overrides = None,
+) -> None:
+    """Write the untrained net of RECIPE as one file, to be measured on a device that has no torch."""
+    from edgeslim.trainer.profiled_net import write_net
+
+    with open_progress() as progress:
+        write_net(_net(recipe, set_, progress), path)
+    out.print(f"net  {path}\non the device: edgeslim profile measure {path.name}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    profile: Annotated[Path | None, typer.Argument(help="The device profile.", metavar="PROFILE")] = None,
+    staircase: Annotated[
+        str | None, typer.Option(help="Show the staircase of the device whose fingerprint begins so.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Which devices a profile knows, and how much of each."""
+    from edgeslim import schema
+    from edgeslim.bench.profile import default_profile_path, find_device, find_step, measure_staircase, open_profile
+    from edgeslim.progress import Silent
+
+    path = profile or default_profile_path()
+    if staircase is not None:
+        place = find_device(staircase, path, allow_foreign=True)
+        measured = measure_staircase(place, Silent())
+        step = find_step(measured)
+        if json:
+            print_json(json_module.dumps({"latency_us": measured, "step": schema.to_json(step)}, indent=2))
+            return
+        out.print(profile_tables.staircase_lines(measured, step), highlight=False)
+        return
+    with open_profile(path, must_exist=True) as opened:
+        rows = [(device, *opened.counts(device)) for device in opened.devices]
+    if json:
+        devices = [
+            {"device": device.digest, "fingerprint": schema.to_json(device), "nets": nets, "operators": operators}
+            for device, nets, operators in rows
+        ]
+        print_json(json_module.dumps({"profile": str(path), "devices": devices}, indent=2))
+        return
+    out.print(profile_tables.devices_table(rows))
+    out.print(f"profile  {path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def merge(
+    into: Annotated[Path, typer.Argument(help="The profile that is added to; made where it is not there.")],
+    profiles: Annotated[list[Path], typer.Argument(help="Profiles to take over from.")],
+    device: Annotated[
+        str | None, typer.Option(help="Only the device whose fingerprint begins with these digits.")
+    ] = None,
+) -> None:
+    """Take over what other profiles know; of a net that both know, the newer measurement."""
+    from edgeslim.bench.profile import open_profile
+    from edgeslim.errors import ConfigError
+
+    taken = 0
+    with open_profile(into) as target:
+        for path in profiles:
+            with open_profile(path, must_exist=True) as source:
+                wanted = [own for own in source.devices if device is None or own.digest.startswith(device)]
+                if not wanted:
+                    raise ConfigError(f"{path} knows no device {device or ''}".rstrip(), "see `edgeslim profile show`")
+                taken += target.merge(source, wanted)
+    out.print(f"{taken} nets taken over into {into}", highlight=False, soft_wrap=True)
+
+
+def _net(path: Path, overrides: list[str] | None, progress: Progress) -> ProfiledNet:
+    from edgeslim.trainer.profiled_net import net_of_recipe, read_net
+
+    if path.suffix == ".onnx":
+        if overrides:
+            raise typer.BadParameter("--set changes a recipe, and NET is an ONNX file")
+        return read_net(path)
+    from edgeslim.trainer.recipe_file import load_recipe
+
+    return net_of_recipe(load_recipe(path, overrides or ()), progress)

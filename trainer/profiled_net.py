@@ -1,0 +1,108 @@
+"""Which net a device profile is made for: a recipe's, or a file that stands for it on a device without torch.
+
+The file is the traced graph, untrained, as ONNX, with what a plan of it depends on in its metadata: the frame's size,
+which initializers are parameters, and the recipe's limits of widths. From the file and from the recipe come the same
+plans, so what is measured on the device is found again where the planning is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from edgeslim.atomic import write_bytes
+from edgeslim.errors import ConfigError, UnsupportedGraphError, first_line
+from edgeslim.exporter.channels import ChannelMap, analyze
+from edgeslim.progress import Progress
+
+from .budget import WidthLimits
+from .budget.registry import build_budget
+from .budget.target import Target
+from .recipe_target import TargetBudget
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+_KEY = "edgeslim.profiled_net"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfiledNet:
+    """shape: (1, C, H, W) of the image behind a frame.  min_share: of every family's width, that stays."""
+
+    channels: ChannelMap
+    shape: tuple[int, ...]
+    limits: WidthLimits
+    min_share: float
+
+    def target(self, section: TargetBudget, progress: Progress) -> Target:
+        """The budget that plans for it, whose model and measurements are those of any other planning."""
+        section = section.model_copy(update={"min_share": self.min_share})
+        budget = build_budget(section, self.limits, self.channels, self.shape, progress=progress)
+        if not isinstance(budget, Target):
+            raise ConfigError(f"{section.name} is no target", "give a TargetBudget")
+        return budget
+
+
+def net_of_recipe(recipe: Recipe, progress: Progress) -> ProfiledNet:
+    """The net that a recipe prunes. Raises ConfigError for one without `prune`, and what `open_workspace` raises."""
+    import torch
+
+    from .pruned import PrunedModel
+    from .stages.scoring import limits_of
+    from .workspace import open_workspace
+
+    if recipe.prune is None:
+        raise ConfigError(f"recipe {recipe.name} prunes no channels", "add the section prune")
+    workspace = open_workspace(recipe, Path(os.devnull), progress)
+    progress.stage("analysis")
+    net = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
+    budget = recipe.prune.budget
+    return ProfiledNet(
+        channels=net.channels,
+        shape=(1, workspace.kind.channels, *workspace.frame_size),
+        limits=limits_of(recipe.prune),
+        min_share=0.25 if budget.name == "ratio" else budget.min_share,
+    )
+
+
+def write_net(net: ProfiledNet, path: str | os.PathLike[str]) -> None:
+    """Write the file that stands for a net on a device."""
+    model = net.channels.model.clone()
+    model.metadata_props[_KEY] = json.dumps(
+        {
+            "shape": list(net.shape),
+            "parameters": sorted(net.channels.parameters),
+            "width_multiple": net.limits.multiple,
+            "min_width": net.limits.minimum,
+            "min_share": net.min_share,
+        }
+    )
+    write_bytes(Path(path), bytes(ir.to_proto(model).SerializeToString()))
+
+
+def read_net(path: str | os.PathLike[str]) -> ProfiledNet:
+    """Read what `write_net` wrote. Raises UnsupportedGraphError for any other file."""
+    hint = "make one with `edgeslim profile net RECIPE NET.onnx`"
+    try:
+        model = ir.from_proto(onnx.load_model(path, load_external_data=False))
+        told = json.loads(model.metadata_props[_KEY])
+        shape, parameters = tuple(int(size) for size in told["shape"]), frozenset(map(str, told["parameters"]))
+        limits = WidthLimits(multiple=int(told["width_multiple"]), minimum=int(told["min_width"]))
+        return ProfiledNet(
+            channels=analyze(model, parameters), shape=shape, limits=limits, min_share=float(told["min_share"])
+        )
+    except OSError as error:
+        raise UnsupportedGraphError(f"{path} cannot be read: {error.strerror}", hint) from error
+    except KeyError as error:
+        raise UnsupportedGraphError(
+            f"{path} says nothing of {first_line(error)}: it is no net to profile", hint
+        ) from error
+    except Exception as error:  # protobuf and JSON fail in many ways on files that are something else
+        raise UnsupportedGraphError(f"{path} is no net to profile: {first_line(error)}", hint) from error
