@@ -21,8 +21,10 @@ from edgeslim.exporter.foreign.feeds import Arrays, InputSpec
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.exporter.plan import plan_from_cut
 from edgeslim.exporter.weights import with_weights
+from edgeslim.progress import Progress
 
 from .budget import WidthLimits, build_budget, spare_one
+from .budget.reached import Reached
 from .criteria import criterion
 from .recipe import BudgetSpec
 from .recovery import FEWEST_INPUTS, Correction, Part, distance, of_part, recover
@@ -34,6 +36,7 @@ class Wish:
 
     budget: BudgetSpec
     limits: WidthLimits
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,8 @@ class OneShot:
     error: float
     uncorrected: float
     unseen: int
+    reached: Reached | None = None
+    """What the plan takes on a device, where that was asked for."""
 
 
 def cut_once(
@@ -62,18 +67,19 @@ def cut_once(
     may be empty. Raises BudgetError, ConfigError.
     """
     channels = analyze(model)
-    if len(specs) > 1 and wish.budget.name == "macs":
-        raise ConfigError("MACs are counted for nets with one input", "give ratio instead of target")
+    if len(specs) > 1 and wish.budget.name != "ratio":
+        raise ConfigError("targets are for nets with one input", "give ratio instead of target")
     shape = tuple(probes[0][specs[0].name].shape)
     scored = _Scored(model, channels)
     images = _images(specs, of_part(calibration, Part.FIT, Part.CHOOSE))
     score = criterion("reconstruction" if images is not None else "l1").score(
         scored, images if images is not None else np.empty(0, np.float32)
     )
-    cut = frozenset[int]()
+    cut, reached = frozenset[int](), None
     if channels.families:
-        budget = build_budget(wish.budget, wish.limits, channels, shape)
+        budget = build_budget(wish.budget, wish.limits, channels, shape, takes_frames=False, progress=wish.progress)
         cut = spare_one(channels, budget.select(channels, score), score)
+        reached = budget.reached
     plan = plan_from_cut(channels, cut)
     masked = with_weights(model, {name: plan.mask(name, _weight(model, name)) for name in plan.initializers})
     unseen = of_part(calibration, Part.REPORT) or probes
@@ -94,6 +100,7 @@ def cut_once(
         error=error,
         uncorrected=plain,
         unseen=len(unseen) if len(calibration) >= FEWEST_INPUTS else 0,
+        reached=reached,
     )
 
 

@@ -41,10 +41,12 @@ from edgeslim.exporter.foreign.feeds import (
 from edgeslim.exporter.foreign.quiet import quiet
 from edgeslim.exporter.foreign.read import check_rules
 from edgeslim.exporter.slim import compare_widths, remove_dead
+from edgeslim.progress import Progress, Silent
 from edgeslim.runtime.certificate import Certificate
 from edgeslim.runtime.manifest import LayerCoverage
 
 from .budget import WidthLimits, parse_wish
+from .budget.reached import Reached
 from .calibration import Calibration, samples
 from .one_shot import OneShot, Wish, cut_once
 from .recovery import Correction
@@ -87,6 +89,8 @@ class SlimReport:
     output_error: float | None = None
     uncorrected_error: float | None = None
     unseen_inputs: int = 0
+    reached: Reached | None = None
+    """What the target that was asked for came to on its device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,16 +121,27 @@ def slim_file(
     width_multiple: int = 1,
     min_width: int = 1,
     min_share: float | None = None,
+    device: str = "cpu:1",
+    profile: str | os.PathLike[str] | None = None,
+    allow_foreign_profile: bool = False,
+    progress: Progress | None = None,
     tolerance: Tolerance | None = None,
 ) -> SlimReport:
     """Write `out`, the ONNX file `path` with fewer channels, and return all there is to say about it.
 
     Without `ratio` (fraction of every family's channels) or `target` ("macs=0.5x") only dead channels go.
     calibration: see Calibration; with it channels are chosen by reconstruction error and consumers corrected.
-    min_share: of every family, that stays under a target; a quarter where absent.
+    min_share: of every family, that stays under a target; a quarter where absent.  device, profile,
+    allow_foreign_profile, progress: for a target that limits the latency, as in `prune`.
     Raises UnsupportedGraphError for a bad file, CertificateError if the result differs: then nothing is written.
     """
-    wish = _wish(ratio, target, width_multiple, min_width, min_share)
+    wish = None
+    if ratio is not None or target is not None:
+        budget = parse_wish(
+            ratio, target, min_share, device=device, profile=profile, allow_foreign_profile=allow_foreign_profile
+        )
+        limits = _limits(width_multiple, min_width)
+        wish = Wish(budget=budget, limits=limits, progress=progress or Silent())
     _check_paths(Path(path), Path(out))
     with quiet():
         return _slim(Path(path), Path(out), wish, calibration, tolerance)
@@ -172,6 +187,7 @@ def _slim(
         output_error=cut.error if cut is not None else None,
         uncorrected_error=cut.uncorrected if cut is not None else None,
         unseen_inputs=cut.unseen if cut is not None else 0,
+        reached=cut.reached if cut is not None else None,
     )
     try:
         write_bytes(out, data)
@@ -198,13 +214,11 @@ def _certified(
     return Certificate(stages=dead.stages + masked.stages)
 
 
-def _wish(ratio: float | None, target: str | None, multiple: int, minimum: int, min_share: float | None) -> Wish | None:
+def _limits(multiple: int, minimum: int) -> WidthLimits:
     for name, value in (("width_multiple", multiple), ("min_width", minimum)):
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1", "8 or 16 suit most CPUs")
-    if ratio is None and target is None:
-        return None
-    return Wish(budget=parse_wish(ratio, target, min_share), limits=WidthLimits(multiple=multiple, minimum=minimum))
+    return WidthLimits(multiple=multiple, minimum=minimum)
 
 
 def _check_paths(path: Path, out: Path) -> None:

@@ -11,13 +11,12 @@ from edgeslim.errors import ConfigError
 
 from .find import Place
 from .latency_model import LatencyModel, ModelError
-from .race import race
 from .space import Widths, WidthSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """One plan. predicted, measured: latency as a share of the dense net's.  low, high: interval of what is measured."""
+    """One plan. predicted, measured: latency as a share of the dense net's.  low, high: of the latter."""
 
     widths: Widths
     predicted: float
@@ -47,7 +46,8 @@ def check_model(
     seconds: of each comparison.  told(done, total): between them. Raises ConfigError for a device that is not here,
     DeviceError where measurements do not settle.
     """
-    if place.foreign:
+    observer = place.observer
+    if observer is None:
         raise ConfigError(f"{place.fingerprint} is not here: nothing can be measured on it", "check it there")
     if plans < 1:
         raise ConfigError(f"plans is {plans}; it must be at least 1", "30 is usual")
@@ -56,13 +56,7 @@ def check_model(
     dense_us = model.predict(space.dense)
     for number in range(plans):
         widths = tuple(int(generator.choice(own)) for own in space.candidates)
-        first, timed = race(
-            [dense, space.graph(space.cut(widths))],
-            space.feeds,
-            backend=place.fingerprint.backend,
-            threads=place.fingerprint.threads,
-            seconds=seconds,
-        )
+        first, timed = observer.race([dense, space.graph(space.cut(widths))], space.feeds, seconds)
         faster = timed.against_first
         found.append(
             Checked(

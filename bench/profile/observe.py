@@ -30,6 +30,7 @@ from edgeslim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ..clock import NS_PER_S, time_ns
 from .fingerprint import Fingerprint, fingerprint_here
 from .operator import Operator
+from .race import Timed, race
 from .reference import reference_net
 
 BLOCKS = 3
@@ -84,6 +85,9 @@ class Observer(Protocol):
 
         Call it where garbage is not collected (`clock.undisturbed`).
         """
+
+    def race(self, graphs: Sequence[bytes], feeds: Mapping[str, Array], seconds: float) -> tuple[Timed, ...]:
+        """Several graphs against the first, see `race`. Raises DeviceError where measurements do not settle."""
 
 
 def open_observer(device: str) -> OnnxRuntimeObserver:
@@ -149,6 +153,10 @@ class OnnxRuntimeObserver:
             reference_us=float(np.median(reference)) / _NS_PER_US,
             runs=len(whole),
         )
+
+    def race(self, graphs: Sequence[bytes], feeds: Mapping[str, Array], seconds: float) -> tuple[Timed, ...]:
+        """See Observer."""
+        return race(graphs, feeds, threads=self._threads, seconds=seconds)
 
 
 def middle_mean(samples: Sequence[float] | NDArray[np.float64]) -> float:

@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 
 from edgeslim.errors import DeviceError
-from edgeslim.runtime.backends import Array, open_backend
+from edgeslim.runtime.backends import Array
+from edgeslim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 from ..clock import NS_PER_MS
 from ..compare import interleave, speedup
@@ -38,17 +39,16 @@ def race(
     graphs: Sequence[bytes],
     feeds: Mapping[str, Array],
     *,
-    backend: str = "onnxruntime",
     threads: int = 1,
     seconds: float = 3.0,
 ) -> tuple[Timed, ...]:
-    """Run all graphs in turns on the same inputs. Samples are taken again where they do not settle.
+    """Run all graphs in turns on the same inputs, by ONNX Runtime on the CPU, and again where samples do not settle.
 
     seconds: of one attempt, about; never fewer than FEWEST_ROUNDS. Raises DeviceError with the spread where the ratio
     of two graphs remains uncertain by more than MOST_WIDE.
     """
     with ExitStack() as stack:
-        nets = [stack.enter_context(open_backend(backend, graph, threads=threads)) for graph in graphs]
+        nets = [stack.enter_context(OnnxRuntimeBackend(graph, threads=threads)) for graph in graphs]
         calls = [partial(net.run, dict(feeds)) for net in nets]
         for call in calls:
             for _ in range(_WARM_RUNS):

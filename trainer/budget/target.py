@@ -30,7 +30,6 @@ from edgeslim.bench.profile import (
     find_step,
     fit_latency,
     measure_staircase,
-    race,
 )
 from edgeslim.errors import InvariantError
 from edgeslim.exporter.channels import ChannelMap
@@ -166,16 +165,12 @@ class Target:
 
     def _race(self, plans: Sequence[Widths]) -> tuple[float, tuple[Timed, ...]]:
         """The dense net and these plans, sample by sample."""
-        space, device = self.space, self._placed.fingerprint
+        space, observer = self.space, self._placed.observer
+        if observer is None:
+            raise InvariantError("a device that is not here cannot race")
         graphs = [space.graph(space.cut(widths)) for widths in plans if widths != space.dense]
         self.progress.stage("plan against dense net")
-        timed = race(
-            [space.graph(frozenset()), *graphs],
-            space.feeds,
-            backend=device.backend,
-            threads=device.threads,
-            seconds=self.seconds,
-        )
+        timed = observer.race([space.graph(frozenset()), *graphs], space.feeds, self.seconds)
         others = iter(timed[1:])
         return timed[0].latency_ms, tuple(timed[0] if widths == space.dense else next(others) for widths in plans)
 

@@ -7,7 +7,17 @@ import sys
 from pathlib import Path
 
 from . import tables, variant_tables
-from .options import Devices, Fresh, Json, NumNodes, Overrides, RecipeFile, RunDirectory, StrategyName
+from .options import (
+    AllowForeignProfile,
+    Devices,
+    Fresh,
+    Json,
+    NumNodes,
+    Overrides,
+    RecipeFile,
+    RunDirectory,
+    StrategyName,
+)
 from .processes import run_of_ranks
 from .screen import out, print_json
 
@@ -17,6 +27,7 @@ def run(
     set_: Overrides = None,
     out_: RunDirectory = None,
     fresh: Fresh = False,
+    allow_foreign_profile: AllowForeignProfile = False,
     json: Json = False,
     devices: Devices = 1,
     num_nodes: NumNodes = 1,
@@ -32,7 +43,8 @@ def run(
 
     launch = Launch(devices=devices, num_nodes=num_nodes, strategy=strategy)
     launch.check(sys.argv[1:])
-    parsed = load_recipe(recipe, set_ or ())
+    overrides = [*(set_ or ()), *(["prune.budget.allow_foreign_profile=true"] if allow_foreign_profile else ())]
+    parsed = load_recipe(recipe, overrides)
     command = launch.line(sys.argv[1:]) if launch.processes > 1 else shlex.join(["edgeslim", *sys.argv[1:]])
     with run_of_ranks(launch, out_ or Path("runs") / parsed.name, fresh) as (ranks, directory, progress):
         if not ranks.first:

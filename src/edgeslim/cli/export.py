@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import tables
-from .options import Json
+from .options import AllowForeignProfile, Device, Json, ProfileFile
 from .screen import open_progress, out, print_json
+
+if TYPE_CHECKING:
+    from edgeslim.trainer.slim import SlimReport
 
 RunArgument = Annotated[
     Path, typer.Argument(help="The directory of a run made by `compress`; with --onnx a model file.", metavar="RUN")
@@ -33,7 +36,7 @@ def run(
         float | None, typer.Option(help="With --onnx: cut this fraction of every family's channels too.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="With --onnx: cut to this share of the work, such as macs=0.5x.")
+        str | None, typer.Option(help="With --onnx: cut to what it may take, such as macs=0.5x or latency=8ms.")
     ] = None,
     calibration: Annotated[
         Path | None,
@@ -43,6 +46,9 @@ def run(
     min_share: Annotated[
         float | None, typer.Option(help="With --target: the share of every family that stays; 0.25 where absent.")
     ] = None,
+    device: Device = None,
+    profile: ProfileFile = None,
+    allow_foreign_profile: AllowForeignProfile = False,
     json: Json = False,
 ) -> None:
     """Write the bundle of a finished RUN again, from its checkpoints, with a new certificate.
@@ -52,10 +58,31 @@ def run(
     if onnx:
         if dense or archive or no_simplify:
             raise typer.BadParameter("--dense, --archive and --no-simplify belong to a RUN, not to --onnx")
-        _slim(run, bundle, ratio, target, calibration, width_multiple, min_share, json)
+        from edgeslim.trainer.calibration import read_calibration
+        from edgeslim.trainer.slim import slim_file
+
+        with open_progress() as progress:
+            report = slim_file(
+                run,
+                bundle,
+                ratio=ratio,
+                target=target,
+                calibration=None if calibration is None else read_calibration(calibration),
+                width_multiple=width_multiple,
+                min_share=min_share,
+                device=device or "cpu:1",
+                profile=profile,
+                allow_foreign_profile=allow_foreign_profile,
+                progress=progress,
+            )
+        _print_slimmed(report, json)
         return
-    if width_multiple != 1 or any(option is not None for option in (ratio, target, min_share, calibration)):
-        raise typer.BadParameter("--ratio, --target, --min-share, --calibration and --width-multiple need --onnx")
+    given = (ratio, target, min_share, calibration, device, profile)
+    if width_multiple != 1 or allow_foreign_profile or any(option is not None for option in given):
+        raise typer.BadParameter(
+            "--ratio, --target, --min-share, --calibration, --width-multiple, --device, --profile and "
+            "--allow-foreign-profile need --onnx"
+        )
     from edgeslim.runtime import read_bundle
     from edgeslim.trainer.reexport import export_run
 
@@ -70,29 +97,9 @@ def run(
     out.print(f"bundle  {path}", highlight=False, soft_wrap=True)
 
 
-def _slim(
-    source: Path,
-    out_path: Path,
-    ratio: float | None,
-    target: str | None,
-    calibration: Path | None,
-    width_multiple: int,
-    min_share: float | None,
-    json: bool,
-) -> None:
+def _print_slimmed(report: SlimReport, json: bool) -> None:
     from edgeslim import schema
-    from edgeslim.trainer.calibration import read_calibration
-    from edgeslim.trainer.slim import slim_file
 
-    report = slim_file(
-        source,
-        out_path,
-        ratio=ratio,
-        target=target,
-        calibration=None if calibration is None else read_calibration(calibration),
-        width_multiple=width_multiple,
-        min_share=min_share,
-    )
     if json:
         print_json(schema.dumps(report))
         return
@@ -101,4 +108,6 @@ def _slim(
     out.print(tables.certificate_table(report.certificate))
     if report.output_error is not None:
         out.print(tables.correction_line(report), highlight=False)
+    if report.reached is not None:
+        out.print(str(report.reached), highlight=False)
     out.print(f"model  {report.path}", highlight=False, soft_wrap=True)

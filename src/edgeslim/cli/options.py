@@ -25,3 +25,20 @@ StrategyName = Annotated[
     typer.Option("--strategy", help="ddp: every process has the whole net. fsdp: its weights are shared out."),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu:N is ONNX Runtime on this CPU with N threads (cpu:1 where absent); or the first digits of a device's "
+        "fingerprint."
+    ),
+]
+ProfileFile = Annotated[
+    Path | None, typer.Option("--profile", help="The device profile; one in the user's cache where absent.")
+]
+AllowForeignProfile = Annotated[
+    bool,
+    typer.Option(
+        "--allow-foreign-profile",
+        help="Plan by the profile of a device that is not here; nothing is measured, and the manifest says so.",
+    ),
+]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import profile_tables
-from .options import Json, Overrides
+from .options import Device, Json, Overrides, ProfileFile
 from .screen import open_progress, out, print_json
 
 if TYPE_CHECKING:
@@ -21,19 +21,13 @@ app = typer.Typer(
 )
 
 Net = Annotated[Path, typer.Argument(help="A recipe, or the file that `profile net` wrote of one.", metavar="NET")]
-Device = Annotated[
-    str, typer.Option(help="cpu:N is ONNX Runtime on this CPU with N threads; or the first digits of a fingerprint.")
-]
-ProfileFile = Annotated[
-    Path | None, typer.Option("--profile", help="The device profile; one in the user's cache where absent.")
-]
 Nets = Annotated[int, typer.Option(min=8, help="How many plans of the net are measured.")]
 
 
 @app.command()
 def measure(
     net: Net,
-    device: Device = "cpu:1",
+    device: Device = None,
     profile: ProfileFile = None,
     nets: Nets = 40,
     set_: Overrides = None,
@@ -42,7 +36,7 @@ def measure(
     """Measure what planning for NET needs to know of this device. What was measured before is not measured again."""
     from edgeslim.trainer.recipe_target import TargetBudget
 
-    section = TargetBudget(name="target", target="latency=0.5x", device=device, profile=profile, nets=nets)
+    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile, nets=nets)
     with open_progress() as progress:
         target = _net(net, set_, progress).target(section, progress)
         model = target.model
@@ -69,7 +63,7 @@ def measure(
 @app.command()
 def check(
     net: Net,
-    device: Device = "cpu:1",
+    device: Device = None,
     profile: ProfileFile = None,
     nets: Nets = 40,
     plans: Annotated[int, typer.Option(min=1, help="How many random plans are predicted and measured.")] = 30,
@@ -82,7 +76,7 @@ def check(
     from edgeslim.bench.profile.check import check_model, summary
     from edgeslim.trainer.recipe_target import TargetBudget
 
-    section = TargetBudget(name="target", target="latency=0.5x", device=device, profile=profile, nets=nets)
+    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile, nets=nets)
     with open_progress() as progress:
         target = _net(net, set_, progress).target(section, progress)
         model = target.model
