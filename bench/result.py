@@ -200,7 +200,8 @@ class Settings:
     """(height, width) in pixels; the frame is uniform random uint8 from `seed`."""
     seed: int
     order: str
-    """The order of samples: "A" alone, or "ABBA" with `against` as A, each after an untimed run of its own."""
+    """The order of samples: "A" alone, "ABBA" with `against` as A, or of more bundles "1 to 4 and back" with it as 1;
+    each after an untimed run of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,13 @@ from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.progress import Progress
 from edgeslim.runtime import Bundle, read_bundle
 
+from .bundles import export_net, score_bundle
 from .checkpoint import Checkpoint, check_fit, load_checkpoint, load_state
-from .compress import REPORT, export_net, score_bundle
 from .precisions import make_precisions, take_precisions
 from .pruned import PrunedModel
 from .recipe import Recipe
 from .recipe_file import parse_recipe
+from .results import REPORT
 from .sparsity.held import STAGE
 from .stages.sparse import SPARSE
 from .workspace import Workspace, open_workspace
