@@ -25,9 +25,10 @@ ROLES = {
     "dense": "#0a0b0c",
     "compact": "#0d0e0f",
     "gone": "#101112",
+    "page": "#131415",
 }
 """What a colour means on the page -> the stand-in that matplotlib draws with."""
-INK, MUTED, RULE, DENSE, COMPACT, GONE = ROLES.values()
+INK, MUTED, RULE, DENSE, COMPACT, GONE, PAGE = ROLES.values()
 
 WIDTH = 5.0
 """Inches; 72 units of the SVG each. Small, so that text is still readable when a phone shrinks it."""

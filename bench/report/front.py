@@ -75,7 +75,7 @@ def front_rows(front: Front) -> list[FrontRow]:
 
 def verdict(net: FrontPoint) -> str:
     """Whether it is on the front, and what else it stands for."""
-    words = "on the front" if net.dominated_by is None else f"dominated by {net.dominated_by}"
+    words = "front" if net.dominated_by is None else f"dominated by {net.dominated_by}"
     return words + (f"; the same plan as {', '.join(net.same_plan)}" if net.same_plan else "")
 
 
@@ -85,10 +85,10 @@ def headline(front: Front) -> str:
     if not best:
         return f"None of {len(front.points)} pruned nets is on the front: the dense net is as good as any of them"
     fastest = max(best, key=lambda point: 0.0 if point.speedup is None else point.speedup.ratio)
-    change = numbers.difference(front.dense.validation[front.metric], fastest.validation[front.metric])
+    before, after = (score(net.validation[front.metric]) for net in (front.dense, fastest))
     return (
-        f"{len(best)} of {len(front.points)} pruned nets are on the front; the fastest is {_speedup(fastest)}, "
-        f"{metric_name(front.metric)} {change} on the validation images"
+        f"{len(best)} of {len(front.points)} pruned nets on the front; the fastest is {_speedup(fastest)} as fast, "
+        f"{metric_name(front.metric)} {before} → {after} on the validation images"
     )
 
 

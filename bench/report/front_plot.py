@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib import style
 from matplotlib.lines import Line2D
 
 from ..front import Front, FrontPoint
-from .canvas import COMPACT, DENSE, INK, MUTED, STYLE, Plot, legend_above, new_axes, short, svg_of
+from .canvas import COMPACT, DENSE, INK, MUTED, PAGE, STYLE, Plot, legend_above, new_axes, short, svg_of
 from .comparison import metric_name
 from .numbers import MILLISECONDS, alike, score
 
 _HEIGHT = 3.6
+_GLYPH, _LINE, _MARKER, _RINGS = 5.2, 12.0, 4.0, 4
+"""Points: the width of a letter of a label, its height, half a marker; and how many heights away a label may stand."""
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top."""
 _LEAST_REACH = 0.02
 """Of the axis of scores: below that their differences would look larger than they are."""
 
@@ -37,7 +41,7 @@ def front_plot(front: Front) -> Plot:
                 xerr=[[max(time - low, 0.0)], [max(high - time, 0.0)]],
                 fmt=marker,
                 color=colour,
-                markerfacecolor=colour if net.dominated_by is None else "white",
+                markerfacecolor=colour if net.dominated_by is None else PAGE,
                 markersize=8,
                 markeredgewidth=1.6,
                 capsize=4,
@@ -49,18 +53,21 @@ def front_plot(front: Front) -> Plot:
         axes.set(xlim=(0, 1.12 * slowest), ylim=(middle - 0.75 * reach, middle + 0.75 * reach))
         axes.set(xlabel="milliseconds a frame, median", ylabel=f"{short(metric)}, validation images")
         axes.grid(True)
-        for name, (x, y) in _label_places(front.nets, times, values, 1.12 * slowest, 1.5 * reach).items():
+        legend_above(figure, axes, _legend(front))
+        figure.canvas.draw()  # settles where the axes are
+        at = axes.transData.transform([(times[net.name], values[net.name]) for net in front.nets])
+        points = [(float(x) * 72 / figure.dpi, float(y) * 72 / figure.dpi) for x, y in at]
+        for net, y in zip(front.nets, label_places([short(net.name) for net in front.nets], points)):
             axes.annotate(
-                short(name),
-                (times[name], values[name]),
-                (x, y),
+                short(net.name),
+                (times[net.name], values[net.name]),
+                (0, y),
                 textcoords="offset points",
-                ha="center" if x == 0 else "left",
+                ha="center",
                 va="center",
                 fontsize=9,
                 color=INK,
             )
-        legend_above(figure, axes, _legend(front))
         figures = alike(list(times.values()), MILLISECONDS)
         words = "; ".join(
             f"{net.name} {time}, {score(values[net.name])}" + ("" if net.dominated_by is None else ", dominated")
@@ -84,30 +91,43 @@ def _look(net: FrontPoint) -> tuple[str, str]:
 
 def _legend(front: Front) -> Sequence[Line2D]:
     """What is there to be seen."""
-    entries = {"pruned": (COMPACT, "o", COMPACT), "dense": (DENSE, "s", DENSE), "dominated": (COMPACT, "o", "white")}
-    seen = [name for name in entries if name != "dominated" or any(net.dominated_by for net in front.nets)]
+    entries = {
+        "pruned": (COMPACT, "o", COMPACT),
+        "dense": (DENSE, "s", DENSE),
+        "hollow: dominated": (COMPACT, "o", PAGE),
+    }
+    seen = [name for name in entries if "hollow" not in name or any(net.dominated_by for net in front.nets)]
     return [
         Line2D([], [], color=colour, marker=marker, markerfacecolor=face, markersize=7, linestyle="none", label=name)
         for name, (colour, marker, face) in ((name, entries[name]) for name in seen)
     ]
 
 
-def _label_places(
-    nets: Sequence[FrontPoint], times: Mapping[str, float], values: Mapping[str, float], wide: float, tall: float
-) -> dict[str, tuple[float, float]]:
-    """Name -> where its label stands beside its marker, in points: above, or below where one above would meet another.
+def label_places(names: Sequence[str], at: Sequence[tuple[float, float]]) -> list[float]:
+    """How far above (or below) its marker every label stands, in points, so that none meets another, or a marker.
 
-    wide, tall: what the axes span, in milliseconds and in scores.
+    names: as they are drawn.  at: where the markers are, in points. A label for which there is no place stands above.
     """
-    above, below = (0.0, 12.0), (0.0, -12.0)
-    places: dict[str, tuple[float, float]] = {}
-    for net in sorted(nets, key=lambda net: times[net.name]):
-        crowd = [
-            name
-            for name, place in places.items()
-            if place == above
-            and abs(times[name] - times[net.name]) < 0.2 * wide
-            and abs(values[name] - values[net.name]) < 0.12 * tall
-        ]
-        places[net.name] = below if crowd else above
+    taken = [(x - _MARKER, y - _MARKER, x + _MARKER, y + _MARKER) for x, y in at]
+    places = []
+    for name, (x, y) in zip(names, at):
+        boxes = {
+            offset: label_box(name, x, y + offset)
+            for step in range(1, _RINGS + 1)
+            for offset in (step * _LINE, -step * _LINE)
+        }
+        free = (offset for offset, box in boxes.items() if not any(meet(box, other) for other in taken))
+        places.append(next(free, _LINE))
+        taken.append(boxes[places[-1]])
     return places
+
+
+def label_box(name: str, x: float, y: float) -> Box:
+    """What a label around (x, y) covers, in points."""
+    half = _GLYPH * len(name) / 2
+    return (x - half, y - _LINE / 2, x + half, y + _LINE / 2)
+
+
+def meet(a: Box, b: Box) -> bool:
+    """Whether two boxes overlap."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

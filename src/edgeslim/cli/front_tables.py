@@ -17,12 +17,12 @@ def front_table(front: Front) -> Table:
     from edgeslim.bench.report.front import front_rows, headline
 
     table = Table(title=headline(front), title_justify="left", box=box.SIMPLE)
-    table.add_column("net")
-    for name in (f"{front.metric}, validation", "test", "latency p50", "as fast (95 %)", "parameters", "MACs", "file"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict", overflow="fold")
+    table.add_column("net", no_wrap=True)
+    for name in (f"{front.metric}\nvalidation", "\ntest", "latency\np50", "as fast\n(95 %)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
     for row, net in zip(front_rows(front), front.nets):
-        figures = (row.validation, row.test, row.latency, row.speedup, row.parameters, row.macs, row.file)
         style = "" if net.dominated_by is None else "dim"
+        figures = (row.validation, row.test, row.latency, row.speedup)
         table.add_row(Text(row.name), *figures, Text(row.verdict), style=style)
     return table
