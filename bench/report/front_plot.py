@@ -44,7 +44,7 @@ def front_plot(front: Front) -> Plot:
                 markerfacecolor=colour if net.dominated_by is None else PAGE,
                 markersize=8,
                 markeredgewidth=1.6,
-                capsize=4,
+                capsize=6.5,
                 elinewidth=1.4,
                 zorder=2,
             )

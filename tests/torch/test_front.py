@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ PRUNE = {
 }
 
 
-def recipe(**more: Any) -> Recipe:
-    return made(None, **{"prune": PRUNE, "bench": BENCH, **more})
+def recipe(weights: Mapping[str, Any] | None = None, **more: Any) -> Recipe:
+    return made(weights, **{"prune": PRUNE, "bench": BENCH, **more})
 
 
 class Stages(Silent):

@@ -18,7 +18,7 @@ def front_table(front: Front) -> Table:
 
     table = Table(title=headline(front), title_justify="left", box=box.SIMPLE)
     table.add_column("net", no_wrap=True)
-    for name in (f"{front.metric}\nvalidation", "\ntest", "latency\np50", "as fast\n(95 %)"):
+    for name in (f"{front.metric}\nvalid.", "\ntest", "latency\np50", "as fast\n(95 %)"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     for row, net in zip(front_rows(front), front.nets):
