@@ -112,6 +112,9 @@ def test_the_report_has_all_points_and_their_notes(finished: Finished) -> None:
     for point in front.points:
         assert f'href="front/{point.name}/report.html"' in text
         assert any(note.startswith(f"{round(3 * point.share)}/3 {point.name}: round-1: ") for note in front.notes)
+        own = json.loads((directory / "front" / point.name / "result.json").read_text())["notes"]
+        assert any("different training images" in note for note in own), "what is said of all of them"
+        assert any(note.startswith("round-1: ") for note in own) and not any(note[1:3] == "/3" for note in own)
         assert "edgeslim planted" in (directory / "front" / point.name / "report.html").read_text()
     assert all(note.split(": ", 1)[-1][:20] in text for note in front.notes)
 
@@ -180,10 +183,16 @@ def test_levels_with_the_same_plan_are_one_point(tmp_path: Path) -> None:
     """Of 8 and 16 channels in steps of 8 there are few widths."""
     prune = {**PRUNE, "budget": {"name": "ratio", "ratio": 0.5}, "width_multiple": 8, "min_width": 8}
     front = compress_front(recipe(prune=prune), tmp_path, 3, Silent())
-    assert [point.name for point in front.points] == ["ratio-0.5"]
-    assert front.points[0].same_plan == ("ratio-0.2063", "ratio-0.37")
-    assert any("cuts the same channels as ratio-0.2063, ratio-0.37" in note for note in front.notes)
-    assert "the same plan as ratio-0.2063, ratio-0.37" in (tmp_path / "report.html").read_text()
+    assert [(point.name, point.same_plan) for point in front.points] == [
+        ("ratio-0.37", ("ratio-0.2063",)),
+        ("ratio-0.5", ()),
+    ]
+    assert any(
+        note.startswith("ratio-0.37 cuts the same channels as ratio-0.2063: they are one") for note in front.notes
+    )
+    assert "2/3 ratio-0.37: no channel was cut: the level lies above the next narrower widths" in front.notes
+    assert front.points[0].net.macs == front.dense.net.macs
+    assert "the same plan as ratio-0.2063" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -272,6 +281,6 @@ def test_a_recipe_without_channels_to_prune_has_no_budget() -> None:
 
 
 def test_more_points_than_there_are_levels() -> None:
-    prune = {**PRUNE, "budget": {"name": "macs", "keep": 0.99}}
-    with pytest.raises(ConfigError, match="500 points do not fit between the dense net and the recipe's budget"):
-        level_points(recipe(prune=prune), 500)
+    prune = {**PRUNE, "budget": {"name": "macs", "keep": 0.9}}
+    with pytest.raises(ConfigError, match="2000 points do not fit between the dense net and the recipe's budget"):
+        level_points(recipe(prune=prune), 2000)

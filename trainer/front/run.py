@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeslim.atomic import write_text
-from edgeslim.bench import BenchResult, Net, check_threads, net_of
+from edgeslim.bench import BenchResult, Net, Speedup, check_threads, net_of
 from edgeslim.bench.front import Front, FrontPoint, decided
 from edgeslim.bench.report.front import FrontPage, render_front
 from edgeslim.errors import EdgeslimError, UnsupportedGraphError
@@ -73,6 +73,7 @@ def compress_front(recipe: Recipe, directory: Path, points: int, progress: Progr
         with _naming(point, points):
             check_budget(workspace, point.prune, net)
     begun = train_shared(workspace, net, log)
+    of_all = tuple(log.notes)
     workspace.save_recipe()
     dense = export_dense(workspace, begun.dense, net.channels, log)
     write_validation(workspace)
@@ -80,27 +81,16 @@ def compress_front(recipe: Recipe, directory: Path, points: int, progress: Progr
     made: list[_Made] = []
     for point in levels:
         with _naming(point, points):
-            made = _merged(made, _make(workspace, point, points, begun.again(), log), log)
+            made = _merged(made, _make(workspace, point, points, begun.again(), log, of_all), log)
     results = measure_nets(recipe.bench, dense, [one.bundle for one in made], log)
-    found = []
     for one, result in zip(made, results):
         with _naming(one.point, points):
             manifests = (dense_manifest, one.manifest)
             write_results(one.workspace, (dense, one.bundle), manifests, result, one.scores, command, one.log)
-        found.append(_point_of(one, result, net_of(one.manifest, result.subject, str(one.bundle))))
-    against = results[0].against or results[0].subject
-    start = FrontPoint(
-        name="dense",
-        share=0.0,
-        validation=begun.scores["dense"],
-        net=net_of(dense_manifest, against, str(dense)),
-        speedup=None,
-        dominated_by=None,
-        same_plan=(),
-        report=None,
-    )
-    first, *others = decided((start, *found), workspace.task.score)
     _note_what_is_left(directory, levels, log)
+    against = results[0].against or results[0].subject
+    start = _place("dense", 0.0, begun.scores["dense"], net_of(dense_manifest, against, str(dense)))
+    first, *others = decided((start, *map(_point_of, made, results)), workspace.task.score)
     front = Front(
         name=recipe.name,
         metric=workspace.task.score,
@@ -110,19 +100,22 @@ def compress_front(recipe: Recipe, directory: Path, points: int, progress: Progr
         notes=tuple(log.notes),
     )
     log.stage("report")
-    write_text(
-        directory / REPORT, render_front(FrontPage(front=front, benches=results, links=_links(made), command=command))
-    )
+    page = FrontPage(front=front, benches=results, links=_links(made), command=command)
+    write_text(directory / REPORT, render_front(page))
     write_text(directory / RESULT, front.to_json())
     return front
 
 
-def _make(workspace: Workspace, point: Point, points: int, begun: Begun, progress: Progress) -> _Made:
-    """Train, export and score one point."""
+def _make(
+    workspace: Workspace, point: Point, points: int, begun: Begun, progress: Progress, of_all: Sequence[str]
+) -> _Made:
+    """Train, export and score one point. of_all: what was said of all points, and belongs into its report too."""
     own = replace(workspace, recipe=point.recipe, directory=point.directory(workspace.directory), parent=workspace)
-    log = Notebook(progress=Named(progress=progress, name=_title(point, points)))
+    log = Notebook(progress=Named(progress=progress, name=_title(point, points)), notes=list(of_all))
     trained = train_rest(own, begun, log)
     own.save_recipe()
+    if not trained.pruned.cut:
+        log.note("no channel was cut: the level lies above the next narrower widths")
     bundle = export_net(own, trained.pruned, COMPACT, log)
     make_precisions(own, bundle, log)
     return _Made(
@@ -148,16 +141,23 @@ def _merged(made: Sequence[_Made], new: _Made, progress: Progress) -> list[_Made
     return [*kept, replace(new, same_plan=twins)]
 
 
-def _point_of(made: _Made, result: BenchResult, net: Net) -> FrontPoint:
+def _point_of(made: _Made, result: BenchResult) -> FrontPoint:
+    net = net_of(made.manifest, result.subject, str(made.bundle))
+    place = _place(made.point.name, made.point.share, made.scores["final"], net, result.speedup)
+    return replace(place, same_plan=made.same_plan, report=str(made.workspace.directory / REPORT))
+
+
+def _place(name: str, share: float, scores: Numbers, net: Net, speed: Speedup | None = None) -> FrontPoint:
+    """A net whose place on the front nobody has decided yet. scores: on the validation images."""
     return FrontPoint(
-        name=made.point.name,
-        share=made.point.share,
-        validation=made.scores["final"],
+        name=name,
+        share=share,
+        validation=scores,
         net=net,
-        speedup=result.speedup,
+        speedup=speed,
         dominated_by=None,
-        same_plan=made.same_plan,
-        report=str(made.workspace.directory / REPORT),
+        same_plan=(),
+        report=None,
     )
 
 
