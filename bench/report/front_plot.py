@@ -38,7 +38,7 @@ def front_plot(front: Front) -> Plot:
             axes.errorbar(
                 time,
                 value,
-                xerr=[[max(time - low, 0.0)], [max(high - time, 0.0)]],
+                xerr=None if net.speedup is None else [[max(time - low, 0.0)], [max(high - time, 0.0)]],
                 fmt=marker,
                 color=colour,
                 markerfacecolor=colour if net.dominated_by is None else PAGE,
@@ -67,6 +67,7 @@ def front_plot(front: Front) -> Plot:
                 va="center",
                 fontsize=9,
                 color=INK,
+                bbox={"facecolor": PAGE, "edgecolor": "none", "pad": 0.5},  # over the line of the front
             )
         figures = alike(list(times.values()), MILLISECONDS)
         words = "; ".join(
