@@ -1,6 +1,7 @@
 """Measure the latency and memory of bundles, and compare them."""
 
-from .measure import ReportProgress, check_threads, measure
+from .measure import ReportProgress, check_threads, measure, measure_each
+from .net import LatencyMs, Net, net_of
 from .result import (
     ArenaUse,
     BenchResult,
@@ -19,8 +20,10 @@ __all__ = [
     "ArenaUse",
     "BenchResult",
     "Latency",
+    "LatencyMs",
     "Machine",
     "MemoryUse",
+    "Net",
     "ReportProgress",
     "Settings",
     "Side",
@@ -29,5 +32,7 @@ __all__ = [
     "check_threads",
     "latency_from_samples",
     "measure",
+    "measure_each",
+    "net_of",
     "percentile",
 ]

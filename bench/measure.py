@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -77,8 +77,6 @@ def measure(
     """
     _check_options(samples, seconds, frame_size)
     check_threads(threads)
-    told = progress or (lambda stage, done, total: None)
-    load_before = load_average()
     folder = None if engines is None else os.fspath(engines)
     sides = [_Contender(bundle=read_bundle(path), precision=precision, backend=backend, engines=folder)]
     if against is not None or against_precision is not None or against_backend is not None:
@@ -89,9 +87,46 @@ def measure(
             engines=folder,
         )
         sides.insert(0, other)
-    size = frame_size or sides[-1].bundle.manifest.bench_size
-    channels = sides[-1].bundle.manifest.image.channels
-    frame = random_frame(size, channels)
+    return _measure(sides, threads, samples, seconds, frame_size, progress)[0]
+
+
+def measure_each(
+    paths: Sequence[str | os.PathLike[str]],
+    against: str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    samples: int = 100,
+    seconds: float = 20.0,
+    progress: ReportProgress | None = None,
+) -> tuple[BenchResult, ...]:
+    """Measure the bundles at `paths` against one other, all in one interleaved run, so that any two can be compared.
+
+    Returns a result for each of `paths`; the other's samples are the same in all. Options and errors are those of
+    `measure`; `seconds` is for all bundles together, and the frame is of the size that the first one's manifest has.
+    """
+    _check_options(samples, seconds, None)
+    check_threads(threads)
+    sides = [
+        _Contender(bundle=read_bundle(path), precision=MODEL, backend="onnxruntime", engines=None)
+        for path in (against, *paths)
+    ]
+    return _measure(sides, threads, samples, seconds, None, progress)
+
+
+def _measure(
+    sides: Sequence[_Contender],
+    threads: int,
+    samples: int,
+    seconds: float,
+    frame_size: tuple[int, int] | None,
+    progress: ReportProgress | None,
+) -> tuple[BenchResult, ...]:
+    """Measure all sides together. One result for each but the first, which they are against; one for one alone."""
+    told = progress or (lambda stage, done, total: None)
+    load_before = load_average()
+    asked = sides[min(1, len(sides) - 1)].bundle.manifest
+    size = frame_size or asked.bench_size
+    frame = random_frame(size, asked.image.channels)
     with ExitStack() as stack:
         sessions = [stack.enter_context(_session(side, threads)) for side in sides]
         calls = [_checked_call(session, frame) for session in sessions]
@@ -136,17 +171,31 @@ def measure(
         seconds=float(seconds),
         frame_size=size,
         seed=SEED,
-        order="A" if len(sides) == 1 else "ABBA",
+        order=_order(len(sides)),
     )
-    return BenchResult(
-        written_by=version("edgeslim"),
-        settings=settings,
-        machine=machine,
-        subject=measured[-1],
-        against=None if len(sides) == 1 else measured[0],
-        speedup=None if len(sides) == 1 else speedup(*taken, seed=SEED),
-        warnings=tuple(_warnings(machine, settings, measured)),
-    )
+
+    def result(subject: int, against: int | None) -> BenchResult:
+        compared = [measured[subject]] if against is None else [measured[against], measured[subject]]
+        return BenchResult(
+            written_by=version("edgeslim"),
+            settings=settings,
+            machine=machine,
+            subject=measured[subject],
+            against=None if against is None else measured[against],
+            speedup=None if against is None else speedup(taken[against], taken[subject], seed=SEED),
+            warnings=tuple(_warnings(machine, settings, compared)),
+        )
+
+    if len(sides) == 1:
+        return (result(0, None),)
+    return tuple(result(number, 0) for number in range(1, len(sides)))
+
+
+def _order(sides: int) -> str:
+    """Of samples, see `Settings.order`."""
+    if sides > 2:
+        return f"1 to {sides} and back"
+    return "A" if sides == 1 else "ABBA"
 
 
 def check_threads(threads: int) -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from edgeslim.errors import DataError
 from edgeslim.schema import SchemaError, dumps, from_json
 
 from .clock import NS_PER_MS
+
+T = TypeVar("T")
 
 SCHEMA = 2
 """The newest result this edgeslim reads, and the one it writes; older ones are read as ever.
@@ -200,7 +203,8 @@ class Settings:
     """(height, width) in pixels; the frame is uniform random uint8 from `seed`."""
     seed: int
     order: str
-    """The order of samples: "A" alone, or "ABBA" with `against` as A, each after an untimed run of its own."""
+    """The order of samples: "A" alone, "ABBA" with `against` as A, or of more bundles "1 to 4 and back" with it as 1;
+    each after an untimed run of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,14 +253,16 @@ class BenchResult:
     @classmethod
     def from_json(cls, text: str | bytes) -> BenchResult:
         """Read what `to_json` wrote. Raises DataError for anything else, or for a newer schema."""
-        hint = "give a file written by `edgeslim bench --json`"
-        try:
-            table = json.loads(text)
-            seen = table.get("schema") if isinstance(table, dict) else None
-            if isinstance(seen, int) and seen > SCHEMA:
-                raise DataError(
-                    f"the benchmark result has schema {seen}, this edgeslim reads up to {SCHEMA}", "upgrade edgeslim"
-                )
-            return from_json(cls, table)
-        except (SchemaError, ValueError, OverflowError, RecursionError) as error:
-            raise DataError(f"this is no benchmark result: {error}", hint) from error
+        return read_result(cls, text, SCHEMA, "benchmark result", "give a file written by `edgeslim bench --json`")
+
+
+def read_result(cls: type[T], text: str | bytes, newest: int, what: str, hint: str) -> T:
+    """A dataclass with a `schema` from its JSON. Raises DataError for what is not `what`, or newer than `newest`."""
+    try:
+        table = json.loads(text)
+        seen = table.get("schema") if isinstance(table, dict) else None
+        if isinstance(seen, int) and seen > newest:
+            raise DataError(f"the {what} has schema {seen}, this edgeslim reads up to {newest}", "upgrade edgeslim")
+        return from_json(cls, table)
+    except (SchemaError, ValueError, OverflowError, RecursionError) as error:
+        raise DataError(f"this is no {what}: {error}", hint) from error

@@ -258,7 +258,8 @@ class BenchSection(Section):
     """Stop sampling after this long, even if fewer samples were taken (never fewer than 20 a side)."""
 
 
-_SECTIONS: tuple[Literal["sparsify", "weights", "prune"], ...] = ("sparsify", "weights", "prune")
+SectionName = Literal["sparsify", "weights", "prune"]
+_SECTIONS: tuple[SectionName, ...] = ("sparsify", "weights", "prune")
 
 
 class Recipe(Section):
@@ -276,7 +277,7 @@ class Recipe(Section):
     weights: WeightsSection | None = None
     prune: PruneSection | None = None
     """Channels; where absent only those leave that pruned weights have killed."""
-    order: tuple[Literal["sparsify", "weights", "prune"], ...] = _SECTIONS
+    order: tuple[SectionName, ...] = _SECTIONS
     """In which these three are done, whichever the recipe has. What comes after a cut trains the narrow net, which is
     faster, with the dense net as teacher where `finetune` has one."""
     finetune: FinetuneSection

@@ -21,6 +21,8 @@ class TargetBudget(Section):
 
     name: Literal["target"]
     target: str
+    part: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Of the way from the dense net to the target, in equal ratios: 0.5 of latency=0.25x is 0.5x."""
     device: str = "cpu:1"
     """cpu:N is ONNX Runtime on this machine's CPU with N threads."""
     profile: Path | None = None

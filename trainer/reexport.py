@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,16 +14,18 @@ from edgeslim.progress import Progress
 from edgeslim.runtime import Bundle, read_bundle
 
 from .budget.memo import FileMemo
+from .bundles import export_net, score_bundle
 from .checkpoint import Checkpoint, check_fit, load_checkpoint, load_state
-from .compress import REPORT, export_net, score_bundle
+from .front import parent_of
 from .precisions import make_precisions, take_precisions
 from .pruned import PrunedModel
 from .recipe import Recipe
 from .recipe_file import parse_recipe
+from .results import REPORT
 from .sparsity.held import STAGE
 from .stages.scoring import PLANS
 from .stages.sparse import SPARSE
-from .workspace import Workspace, open_workspace
+from .workspace import RECIPE, Workspace, open_workspace
 
 
 def export_run(
@@ -34,7 +37,7 @@ def export_run(
     as they were measured then; else those that the recipe names are made anew.
     """
     kind = "dense" if dense else "compact"
-    recipe_file = run / "recipe.json"
+    recipe_file = run / RECIPE
     if not recipe_file.is_file():
         raise CheckpointError(f"{run} is no run: it has no recipe.json", "make one with `edgeslim compress`")
     _check_place(run, bundle, kind)
@@ -46,6 +49,10 @@ def export_run(
             f"{recipe_file} is no recipe of a run: {first_line(error)}", "run `edgeslim compress` on the recipe again"
         ) from error
     workspace = open_workspace(parse_recipe(data, str(recipe_file)), run, progress)
+    parent = parent_of(run)
+    if parent is not None:  # where the stages are that all points of a front share
+        of_all = parse_recipe(json.loads((parent / RECIPE).read_text()), str(parent / RECIPE))
+        workspace = replace(workspace, parent=replace(workspace, recipe=of_all, directory=parent))
     module = workspace.fresh_module()
     start = _finished(workspace, "dense")
     check_fit(start, workspace.stage("dense"), workspace.key("dense"), module)

@@ -5,6 +5,7 @@ A run lives in one directory:
     out/recipe.json        the recipe as it was resolved
     out/stages/<stage>/    a checkpoint of every training stage
     out/dense.bundle, out/compact.bundle, out/result.json, out/report.html
+    out/front/<point>/     the same for every other level of its budget, see `trainer.front`
 
 Each stage has a key: the hash of the recipe's sections it depends on and of the training images and labels. A rerun
 reuses the stages whose key is unchanged. The source of a net by import path is not part of it: give `--fresh` after
@@ -40,6 +41,8 @@ from .recipe_criteria import Calibrated
 from .starting_weights import load_weights
 from .task import Task
 
+RECIPE = "recipe.json"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
@@ -47,7 +50,8 @@ class Workspace:
 
     module: the net as initialised from the seed or from given weights, never trained in place.  data_digest,
     weights_digest: SHA-256 of the images that are learnt from, and of the given weights ("" where there are none).
-    ranks: the processes that train together, of which this is one.
+    ranks: the processes that train together, of which this is one.  parent: the run of which this is one point with
+    another budget.
     """
 
     recipe: Recipe
@@ -59,6 +63,7 @@ class Workspace:
     module: nn.Module
     task: Task
     ranks: Ranks = ALONE
+    parent: Workspace | None = None
 
     @property
     def whole_recipe(self) -> Recipe:
@@ -73,14 +78,16 @@ class Workspace:
     def save_recipe(self) -> None:
         """Write the recipe as it was resolved. Not before a stage has accepted the directory as its own."""
         if self.ranks.first:
-            write_text(self.directory / "recipe.json", self.whole_recipe.model_dump_json(indent=2) + "\n")
+            write_text(self.directory / RECIPE, self.whole_recipe.model_dump_json(indent=2) + "\n")
 
     def fresh_module(self) -> nn.Module:
         """A copy of the untrained net."""
         return copy.deepcopy(self.module)
 
     def stage(self, name: str) -> Path:
-        """Where a stage keeps its checkpoint."""
+        """Where a stage keeps its checkpoint: with the parent run where it is that run's stage just as well."""
+        if self.parent is not None and self.parent.key(name) == self.key(name):
+            return self.parent.stage(name)
         return self.directory / "stages" / name
 
     def key(self, stage: str) -> str:

@@ -11,18 +11,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import jinja2
 from markupsafe import Markup
 
 from edgeslim.runtime.certificate import Certificate, Stage
 from edgeslim.runtime.manifest import LayerCoverage, Manifest, TensorSpec
 
-from ..result import BenchResult, Machine, Settings, Side, Speedup
+from ..result import BenchResult, Side
 from . import comparison, plots
 from .answers import AnswerExample, sheet
+from .canvas import Plot
 from .comparison import Tone
 from .examples import Example, gallery
-from .numbers import BYTES, count, error, percent, quantity, score
+from .numbers import error, percent, score
+from .page import machine_facts, settings_facts, template
 from .precisions import precisions
 
 __all__ = ["AnswerExample", "Example", "ReportData", "render"]
@@ -31,7 +32,6 @@ MOST_EXAMPLES = 4
 """Of masks, each a row of five pictures."""
 MOST_ANSWERS = 12
 MOST_COLUMNS = 12
-UNKNOWN = "not reported"
 _SIGNS: Mapping[Tone, str] = {"bad": "✗", "caution": "!", "good": "✓", "plain": ""}
 
 
@@ -79,23 +79,11 @@ def render(data: ReportData) -> str:
         "command": data.command,
         "provenance": _provenance(data),
         "interface": _interface(data.compact),
-        "machine": _machine(data.bench.machine),
-        "settings": _settings(data.bench.settings, data.bench.speedup),
+        "machine": machine_facts(data.bench.machine),
+        "settings": settings_facts(data.bench.settings, data.bench.speedup),
         "written_by": data.bench.written_by,
     }
-    return _template().render(sections)
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        loader=jinja2.PackageLoader(__package__ or "edgeslim.bench.report", ""),
-    )
-    return environment.get_template("template.html.j2")
+    return template("template.html.j2").render(sections)
 
 
 def _certificates(data: ReportData) -> list[tuple[str, Certificate]]:
@@ -109,7 +97,7 @@ def _certificates(data: ReportData) -> list[tuple[str, Certificate]]:
     return found
 
 
-def _plots(data: ReportData) -> list[tuple[plots.Plot, Markup]]:
+def _plots(data: ReportData) -> list[tuple[Plot, Markup]]:
     against, subject = data.bench.against, data.bench.subject
     sides = ({"dense": against.latency} if against else {}) | {"compact": subject.latency}
     drawn = [plots.latency_distribution(sides), plots.latency_in_order(sides)]
@@ -204,51 +192,3 @@ def _interface(manifest: Manifest) -> list[tuple[str, str]]:
 
 def _tensor(spec: TensorSpec) -> str:
     return f"{spec.dtype} {' × '.join(map(str, spec.shape))}" + (f", {spec.layout}" if spec.layout else "")
-
-
-def _machine(machine: Machine) -> list[tuple[str, str]]:
-    """The machine; what it does not tell is said to be unknown."""
-    cores = f"{machine.usable_cores or UNKNOWN} usable of {machine.logical_cores or UNKNOWN}"
-    quota = "no limit" if machine.cpu_quota is None else f"{machine.cpu_quota:g} cores' worth of time"
-    frequency, load = machine.frequency_mhz, machine.load_1min
-    return [
-        ("Board", machine.board or UNKNOWN),
-        ("Processor", f"{machine.cpu or UNKNOWN} ({machine.architecture})"),
-        ("Cores", cores),
-        ("CPU quota", quota),
-        ("Clock after the samples", UNKNOWN if frequency is None else f"{frequency:,.0f} MHz"),
-        ("Governor", machine.governor or UNKNOWN),
-        ("Load average before", UNKNOWN if load is None else f"{load:.2f}"),
-        ("Memory", UNKNOWN if machine.memory_bytes is None else quantity(machine.memory_bytes, BYTES)),
-        ("System", machine.os),
-        ("Python", machine.python),
-        *_accelerator(machine),
-        *((name, version) for name, version in machine.versions.items()),
-    ]
-
-
-def _accelerator(machine: Machine) -> list[tuple[str, str]]:
-    """GPU and Jetson; a machine without them, or a result from before they were written down, has no such row."""
-    rows = [
-        ("GPU", machine.gpu),
-        ("NVIDIA driver", machine.driver),
-        ("Power mode", machine.power_mode),
-        ("L4T", machine.l4t),
-        ("JetPack", machine.jetpack),
-    ]
-    return [(label, value) for label, value in rows if value is not None]
-
-
-def _settings(settings: Settings, speed: Speedup | None) -> list[tuple[str, str]]:
-    height, width = settings.frame_size
-    rows = [
-        ("Backend", settings.backend),
-        ("Threads", f"{settings.threads}, {'spinning' if settings.spin else 'not spinning'}"),
-        ("Frame", f"{height}×{width} pixels, uniform random, seed {settings.seed}"),
-        ("Samples", f"{count(settings.samples)} a side at most, within {settings.seconds:g} s"),
-        ("Order", settings.order),
-    ]
-    if speed is not None:
-        interval = f"{100 * speed.confidence:g} %, {speed.resamples:,} bootstrap resamples, seed {speed.seed}"
-        rows.append(("Interval", interval))
-    return rows

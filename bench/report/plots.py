@@ -1,85 +1,27 @@
-"""The report's plots as inline SVG that follows the page: its font, its light and its dark colours.
-
-matplotlib lays out and draws with colours that stand for roles ("ink", "compact", ...). Then the SVG is rewritten:
-roles become CSS variables of the page, name spaces, metadata and unused ids go, the ids that stay are numbered. What
-remains has no external reference and depends on the data alone. Text stays text, so it can be read aloud and found;
-names come from users: they are drawn literally (no mathematics), and escaped outside of ASCII (no missing glyphs).
-"""
+"""The plots of a run's report: latencies, widths, scores. How they are drawn is in `canvas`."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from xml.etree import ElementTree
 
 from matplotlib import style
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from edgeslim.runtime.manifest import LayerCoverage
 
 from ..clock import NS_PER_MS
 from ..result import Latency
+from .canvas import COMPACT, DENSE, GONE, INK, MUTED, STYLE, Plot, legend_above, new_axes, short, svg_of
 from .numbers import MILLISECONDS, alike, quantity, score
 
-ROLES = {
-    "ink": "#010203",
-    "muted": "#040506",
-    "rule": "#070809",
-    "dense": "#0a0b0c",
-    "compact": "#0d0e0f",
-    "gone": "#101112",
-}
-"""What a colour means on the page -> the stand-in that matplotlib draws with."""
-_INK, _MUTED, _RULE, _DENSE, _COMPACT, _GONE = ROLES.values()
-
-_WIDTH = 5.0
-"""Inches; 72 units of the SVG each. Small, so that text is still readable when a phone shrinks it."""
-_STYLE: dict[str, object] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "edgeslim",
-    "text.parse_math": False,
-    "font.size": 10.0,
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
-    "axes.labelsize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
 _MOST_POINTS = 500
-_LONGEST_NAME = 26
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """svg: an <svg> element. alt: what it shows, in words. note: what a reader must know beside it, or ""."""
-
-    title: str
-    svg: str
-    alt: str
-    note: str = ""
 
 
 def latency_distribution(sides: Mapping[str, Latency]) -> Plot:
     """Share of frames done within a time, from every sample. sides: "dense" and "compact", or only the latter."""
     limit = _time_limit(sides)
-    with style.context(_STYLE, after_reset=True):
-        figure, axes = _axes(3.0)
+    with style.context(STYLE, after_reset=True):
+        figure, axes = new_axes(3.0)
         medians = alike([s.p50_ms for s in sides.values()], MILLISECONDS)
         tails = alike([s.p99_ms for s in sides.values()], MILLISECONDS)
         for (name, latency), median in zip(sides.items(), medians):
@@ -92,19 +34,19 @@ def latency_distribution(sides: Mapping[str, Latency]) -> Plot:
         axes.set(xlim=(0, limit), ylim=(0, 1.02), xlabel="milliseconds a frame", ylabel="frames done")
         axes.set_yticks([0, 0.25, 0.5, 0.75, 0.9, 1], ["0", "25 %", "50 %", "75 %", "90 %", "100 %"])
         axes.grid(True)
-        _legend(figure, axes)
+        legend_above(figure, axes)
         words = [f"{name}: half of the frames within {m}, 99 % within {t}" for name, m, t in zip(sides, medians, tails)]
         alt = f"Cumulative distribution of the latency. {'; '.join(words)}."
         taken = " and ".join(f"{latency.n:,} {name}" for name, latency in sides.items())
         note = f"{taken} samples. Dot: median. Diamond: p99. " + _beyond(sides, limit)
-        return Plot(title="Latency, every sample", svg=_svg(figure, "ecdf", alt), alt=alt, note=note.strip())
+        return Plot(title="Latency, every sample", svg=svg_of(figure, "ecdf", alt), alt=alt, note=note.strip())
 
 
 def latency_in_order(sides: Mapping[str, Latency]) -> Plot:
     """Every sample in the order in which it was taken: drift, throttling and disturbances show here."""
     limit, thinned = _time_limit(sides), 1
-    with style.context(_STYLE, after_reset=True):
-        figure, axes = _axes(3.0)
+    with style.context(STYLE, after_reset=True):
+        figure, axes = new_axes(3.0)
         for name, latency in sides.items():
             colour, _ = _side_look(name)
             step = -(-latency.n // _MOST_POINTS)
@@ -116,86 +58,75 @@ def latency_in_order(sides: Mapping[str, Latency]) -> Plot:
             axes.plot(beyond, [limit] * len(beyond), "^", color=colour, markersize=6, clip_on=False)
         axes.set(xlim=(0, None), ylim=(0, limit), xlabel="sample", ylabel="milliseconds a frame")
         axes.grid(True, axis="y")
-        _legend(figure, axes)
+        legend_above(figure, axes)
         alt = "Latency of every sample in the order taken, which shows whether the machine was steady."
         note = "Triangles at the top edge lie beyond it. " if _beyond(sides, limit) else ""
         note += f"Of {thinned} samples one is drawn." if thinned > 1 else ""
-        return Plot(title="Latency, in the order taken", svg=_svg(figure, "order", alt), alt=alt, note=note.strip())
+        return Plot(title="Latency, in the order taken", svg=svg_of(figure, "order", alt), alt=alt, note=note.strip())
 
 
 def channel_widths(layers: Sequence[LayerCoverage]) -> Plot:
     """Output channels of every layer before and after, in graph order. Needs at least one layer."""
     before, after = sum(layer.width_before for layer in layers), sum(layer.width_after for layer in layers)
     widest = max(1, *(layer.width_before for layer in layers))
-    with style.context(_STYLE, after_reset=True):
-        figure, axes = _axes(0.9 + 0.2 * len(layers))
+    with style.context(STYLE, after_reset=True):
+        figure, axes = new_axes(0.9 + 0.2 * len(layers))
         for place, layer in enumerate(layers):
             cut = layer.width_before - layer.width_after
-            colour = _COMPACT if cut else _DENSE
+            colour = COMPACT if cut else DENSE
             axes.barh(place, layer.width_after, height=0.66, color=colour)
             if cut:
-                axes.barh(place, cut, left=layer.width_after, height=0.62, color=_GONE, edgecolor=_MUTED, linewidth=0.7)
+                axes.barh(place, cut, left=layer.width_after, height=0.62, color=GONE, edgecolor=MUTED, linewidth=0.7)
             text = f"{layer.width_before} → {layer.width_after}" if cut else f"{layer.width_after}"
-            axes.text(layer.width_before + 0.015 * widest, place, text, va="center", fontsize=9, color=_INK)
+            axes.text(layer.width_before + 0.015 * widest, place, text, va="center", fontsize=9, color=INK)
         axes.set_yticks(
-            range(len(layers)), [_short(layer.layer.removesuffix(".weight")) for layer in layers], fontsize=9
+            range(len(layers)), [short(layer.layer.removesuffix(".weight")) for layer in layers], fontsize=9
         )
         axes.set(xlim=(0, 1.22 * widest), ylim=(len(layers) - 0.4, -0.6), xlabel="output channels")
         axes.tick_params(axis="y", length=0)
         handles = [
-            Patch(color=_COMPACT, label="kept"),
-            Patch(facecolor=_GONE, edgecolor=_MUTED, label="removed"),
-            Patch(color=_DENSE, label="layer left whole"),
+            Patch(color=COMPACT, label="kept"),
+            Patch(facecolor=GONE, edgecolor=MUTED, label="removed"),
+            Patch(color=DENSE, label="layer left whole"),
         ]
-        _legend(figure, axes, handles)
+        legend_above(figure, axes, handles)
         whole = sum(layer.width_before == layer.width_after for layer in layers)
         alt = (
             f"Output channels of {len(layers)} layers in graph order: {before:,} before, {after:,} after; "
             f"{whole} layers kept their width. The coverage table lists them."
         )
-        return Plot(title="Channels of every layer", svg=_svg(figure, "widths", alt), alt=alt)
+        return Plot(title="Channels of every layer", svg=svg_of(figure, "widths", alt), alt=alt)
 
 
 def scores_by_stage(stages: Mapping[str, float], metric: str) -> Plot:
     """One metric on the validation images after each training stage. Needs at least one stage."""
     names, values = list(stages), list(stages.values())
     middle, reach = (max(values) + min(values)) / 2, max(max(values) - min(values), 0.02)
-    with style.context(_STYLE, after_reset=True):
-        figure, axes = _axes(0.8 + 0.3 * len(names))
+    with style.context(STYLE, after_reset=True):
+        figure, axes = new_axes(0.8 + 0.3 * len(names))
         places = range(len(names))
-        axes.axvline(values[0], color=_DENSE, linestyle="--", linewidth=1)
-        axes.hlines(places, values[0], values, color=_COMPACT, linewidth=1.6)
-        axes.plot(values, places, "o", color=_COMPACT, markersize=7)
+        axes.axvline(values[0], color=DENSE, linestyle="--", linewidth=1)
+        axes.hlines(places, values[0], values, color=COMPACT, linewidth=1.6)
+        axes.plot(values, places, "o", color=COMPACT, markersize=7)
         for place, value in zip(places, values):
             side, align = (-8, "right") if value < values[0] else (8, "left")  # away from the line to the first stage
             axes.annotate(
                 score(value), (value, place), (side, 0), textcoords="offset points", va="center", ha=align, fontsize=9.5
             )
-        axes.set_yticks(places, [_short(name) for name in names])
+        axes.set_yticks(places, [short(name) for name in names])
         axes.set(xlim=(middle - 0.8 * reach, middle + 0.8 * reach), ylim=(len(names) - 0.5, -0.5))
-        axes.set_xlabel(f"{_short(metric)} on the validation images")
+        axes.set_xlabel(f"{short(metric)} on the validation images")
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
         words = ", ".join(f"{name} {score(value)}" for name, value in stages.items())
         alt = f"{metric} on the validation images by training stage: {words}."
         note = f"The dashed line is the first stage, {names[0]}. The axis does not start at 0."
-        return Plot(title=f"{metric} by training stage", svg=_svg(figure, "stages", alt), alt=alt, note=note)
-
-
-def _axes(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _legend(figure: Figure, axes: Axes, handles: Sequence[Patch] | None = None) -> None:
-    """Above the axes, where no data can hide it."""
-    entries = axes.get_legend_handles_labels()[0] if handles is None else handles
-    figure.legend(handles=list(entries), loc="outside upper left", ncols=len(entries), borderaxespad=0.2, borderpad=0.2)
+        return Plot(title=f"{metric} by training stage", svg=svg_of(figure, "stages", alt), alt=alt, note=note)
 
 
 def _side_look(name: str) -> tuple[str, str]:
     """Colour and dash, so that the lines differ without colour."""
-    return (_COMPACT, "-") if name == "compact" else (_DENSE, "--")
+    return (COMPACT, "-") if name == "compact" else (DENSE, "--")
 
 
 def _milliseconds(samples_ns: Sequence[int]) -> list[float]:
@@ -217,57 +148,3 @@ def _beyond(sides: Mapping[str, Latency], limit: float) -> str:
         if out:
             parts.append(f"{len(out)} of {latency.n:,} {name} samples, the slowest {quantity(max(out), MILLISECONDS)}")
     return f"Beyond the axis: {'; '.join(parts)}." if parts else ""
-
-
-def _short(name: str) -> str:
-    """The end of a long name, which tells layers apart."""
-    text = _plain(name)
-    return text if len(text) <= _LONGEST_NAME else "…" + text[1 - _LONGEST_NAME :]
-
-
-def _plain(name: str) -> str:
-    return name.encode("unicode_escape").decode("ascii")
-
-
-def _svg(figure: Figure, name: str, alt: str) -> str:
-    """Draw, and make the SVG part of a page; see the module docstring. `name` keeps ids apart on one page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    root = ElementTree.fromstring(buffer.getvalue())
-    used = re.findall(r'(?:url\(|href=")#([\w.-]+)', buffer.getvalue())
-    ids = {old: f"{name}-{number}" for number, old in enumerate(dict.fromkeys(used))}
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if _local(child.tag) in ("metadata", "style"):
-                parent.remove(child)
-    for element in root.iter():
-        element.tag = _local(element.tag)
-        kept = {_local(key): _rewrite(_local(key), value, ids) for key, value in element.attrib.items()}
-        element.attrib.clear()
-        element.attrib.update({key: value for key, value in kept.items() if value})
-        element.tail = None
-        if element.tag != "text":
-            element.text = None
-    box = root.attrib["viewBox"]
-    root.attrib.clear()
-    root.attrib.update({"class": "plot", "viewBox": box, "role": "img", "aria-label": alt})
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _local(name: str) -> str:
-    return name.rpartition("}")[2]
-
-
-def _rewrite(key: str, value: str, ids: Mapping[str, str]) -> str:
-    """An attribute as the page needs it, "" to drop it."""
-    if key == "id":
-        return ids.get(value, "")
-    if key == "d":
-        return " ".join(re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.2f}", value).split())
-    if key == "transform" and value.startswith("rotate(-0 "):
-        return ""
-    if key == "style":
-        value = re.sub(r"font-family:[^;]*(;|$)", "", value)
-        for role, colour in ROLES.items():
-            value = value.replace(colour, f"var(--{role})")
-    return re.sub(r"#([\w.-]+)", lambda found: "#" + ids.get(found[1], found[1]), value).strip()

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from edgeslim.trainer.compress import export_net, score_bundle
+from edgeslim.trainer.bundles import export_net, score_bundle
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe_file import load_recipe
 from edgeslim.trainer.stages import train_dense

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from edgeslim.atomic import write_text
-from edgeslim.trainer.compress import export_net, score_bundle
+from edgeslim.trainer.bundles import export_net, score_bundle
 from edgeslim.trainer.evaluate import module_runner
 from edgeslim.trainer.recipe import Recipe
 from edgeslim.trainer.recipe_file import load_recipe

@@ -20,8 +20,8 @@ from edgeslim.errors import BudgetError, InvariantError
 from edgeslim.progress import Progress, Silent
 from edgeslim.runtime import read_bundle
 from edgeslim.trainer.budget import Ratio, WidthLimits
+from edgeslim.trainer.bundles import export_net
 from edgeslim.trainer.checkpoint import load_checkpoint
-from edgeslim.trainer.compress import export_net
 from edgeslim.trainer.criteria import criterion
 from edgeslim.trainer.fit import FitResult, fit
 from edgeslim.trainer.fit_state import FitState

@@ -15,8 +15,8 @@ import torch
 from edgeslim.errors import CheckpointError, ConfigError
 from edgeslim.progress import Silent
 from edgeslim.runtime import read_bundle
+from edgeslim.trainer.bundles import export_net
 from edgeslim.trainer.checkpoint import load_checkpoint
-from edgeslim.trainer.compress import export_net
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import Recipe
 from edgeslim.trainer.sparsity import two_of_four_pattern

@@ -15,7 +15,7 @@ from edgeslim.errors import (
 )
 from edgeslim.progress import Silent
 from edgeslim.runtime import read_bundle
-from edgeslim.trainer.compress import export_net
+from edgeslim.trainer.bundles import export_net
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.reexport import export_run
 from edgeslim.trainer.stages import train_and_prune

@@ -16,8 +16,8 @@ import torch
 from edgeslim.errors import ConfigError
 from edgeslim.progress import Silent
 from edgeslim.runtime import read_bundle
+from edgeslim.trainer.bundles import export_net
 from edgeslim.trainer.checkpoint import load_checkpoint
-from edgeslim.trainer.compress import export_net
 from edgeslim.trainer.recipe import Recipe
 from edgeslim.trainer.recipe_file import parse_recipe
 from edgeslim.trainer.reexport import export_run

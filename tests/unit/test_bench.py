@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from edgeslim.bench import BenchResult, MemoryUse, latency_from_samples, measure, percentile
+from edgeslim.bench import BenchResult, MemoryUse, latency_from_samples, measure, measure_each, percentile
 from edgeslim.bench import memory as memory_module
 from edgeslim.bench.arena import arena_from_profile
 from edgeslim.bench.clock import time_ns, undisturbed
@@ -314,6 +314,25 @@ def test_measure_against_another(intact_bundle: Path, wider: Path) -> None:
     assert result.against.manifest_sha256 == read_bundle(wider).manifest_sha256
     assert list(dict.fromkeys(told)) == ["warm-up", "samples", "memory"]
     assert any("not measured here" in warning for warning in result.warnings)
+
+
+@pytest.mark.usefixtures("no_memory_probe")
+def test_measure_several_against_one(intact_bundle: Path, wider: Path, write_tiny_bundle: Callable[..., Path]) -> None:
+    """In one run: the samples of the one are the same in all results."""
+    other = write_tiny_bundle(wider.parent / "other.bundle", width=4)
+    first, second = measure_each([intact_bundle, other], wider, samples=20, seconds=0.4)
+    assert first.against is not None and second.against is not None
+    assert first.against == second.against
+    assert first.settings == second.settings and first.settings.order == "1 to 3 and back"
+    for result, bundle in ((first, intact_bundle), (second, other)):
+        assert result.subject.manifest_sha256 == read_bundle(bundle).manifest_sha256
+        assert result.subject.latency.n == 20
+        assert result.speedup == speedup(
+            first.against.latency.samples_ns, result.subject.latency.samples_ns, seed=result.settings.seed
+        )
+        assert BenchResult.from_json(result.to_json()) == result
+    with pytest.raises(ConfigError, match="samples is 19"):
+        measure_each([intact_bundle], wider, samples=19)
 
 
 @pytest.mark.usefixtures("no_memory_probe")

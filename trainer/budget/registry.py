@@ -69,6 +69,7 @@ def build_budget(
             progress=progress or Silent(),
             memo=memo or NoMemo(),
             takes_frames=takes_frames,
+            part=section.part,
             options=CollectOptions(nets=section.nets),
             seconds=section.seconds,
         )

@@ -53,7 +53,7 @@ class Target:
     """Made for one net on one device; what it learns of them serves every call of `select`.
 
     limits: by `parse_target` from `text`.  shape: (N, C, H, W) of the image at which all counts.  place: None where no
-    latency is limited.  takes_frames: see WidthSpace.  options, seconds: of the profile, and of one race.
+    latency is limited.  takes_frames: see WidthSpace.  part: of the way to the limits, that is to be gone.  options, seconds: of the profile, and of one race.
     """
 
     limits: Sequence[Limit]
@@ -66,6 +66,7 @@ class Target:
     progress: Progress
     memo: Memo
     takes_frames: bool = True
+    part: float = 1.0
     options: CollectOptions = field(default_factory=CollectOptions)
     seconds: float = 3.0
     reached: Reached | None = None
@@ -78,6 +79,7 @@ class Target:
         has left already. Raises BudgetError, with what can be reached, for a target out of reach, DeviceError where
         measurements do not settle or a foreign profile knows too little.
         """
+        share *= self.part
         device = "" if self.place is None else self.place.fingerprint.digest
         key = memo_key(scores, share, self.text, device, repr(self.space.candidates))
         remembered = self.memo.recall(key)

@@ -15,8 +15,9 @@ the dense net teaches it. A net that hard-codes its widths trains masked instead
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -26,7 +27,9 @@ from edgeslim.progress import Progress
 from ..pruned import PrunedModel
 from ..ranks.agree import check_same_plan
 from ..ranks.sharded import check_recipe
-from ..regularizers import check_penalties, schedule
+from ..recipe import Recipe, SectionName
+from ..regularizers import Scheduled, check_penalties, schedule
+from ..sparsity.held import HeldPattern
 from ..task import NO_TERMS, Numbers
 from ..workspace import Workspace, calibration_notes
 from .channels import finetune, prune_channels, teacher_of
@@ -45,32 +48,90 @@ class Trained:
     scores: Mapping[str, Numbers]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A run up to the first stage that depends on how much is to be pruned: what runs with other budgets share.
+
+    held: the single weights that stay pruned, None where none were.  left: the recipe's sections that come now.
+    """
+
+    dense: nn.Module
+    pruned: PrunedModel
+    scores: Mapping[str, Numbers]
+    held: HeldPattern | None
+    left: tuple[SectionName, ...]
+
+    def again(self) -> Begun:
+        """The same with weights of its own: what one run does to them, another does not see."""
+        return replace(self, pruned=copy.deepcopy(self.pruned))
+
+
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
     """All training stages. A net with nothing to prune comes back dense, with a note."""
+    pruned = analyze_net(workspace, progress)
+    if workspace.recipe.prune is not None and pruned.channels.families:
+        check_budget(workspace, workspace.recipe.prune, pruned, progress)
+    return train_rest(workspace, train_shared(workspace, pruned, progress), progress)
+
+
+def analyze_net(workspace: Workspace, progress: Progress) -> PrunedModel:
+    """The untrained net with its analysis, and everything checked that can be wrong before an hour of training.
+
+    A net that cannot be traced should say so now. The analysis reads no weights.
+    """
     recipe, ranks = workspace.recipe, workspace.ranks
     check_recipe(recipe, ranks)
     progress.stage("analysis")
-    # Before an hour of training: a net that cannot be traced should say so now, and one whose budget
-    # is out of reach. The analysis reads no weights.
     pruned = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
     pruned.after_cut = lambda plan: check_same_plan(ranks, plan)
-    scheduled = [schedule(section) for section in recipe.sparsify.regularizers] if recipe.sparsify is not None else []
-    check_penalties(pruned.module, scheduled)
-    if recipe.prune is not None and pruned.channels.families:
-        check_budget(workspace, recipe.prune, pruned, progress)
+    check_penalties(pruned.module, _scheduled(recipe))
     for note in calibration_notes(recipe, workspace.kind.training_images):
         progress.note(note)
+    return pruned
+
+
+def train_shared(workspace: Workspace, pruned: PrunedModel, progress: Progress) -> Begun:
+    """The stages before the first cut that a budget decides: dense always, others by the recipe's order.
+
+    pruned: from `analyze_net`.
+    """
+    recipe = workspace.recipe
     dense, result = train_dense(workspace, progress)
-    scores: dict[str, Numbers] = {"dense": result.scores}
     pruned.load_dense_state(dense.state_dict())
+    first = recipe.order.index("prune" if recipe.gradual is None else "sparsify")
+    begun = Begun(dense=dense, pruned=pruned, scores={"dense": result.scores}, held=None, left=recipe.order)
+    return _train_sections(workspace, begun, recipe.order[:first], progress)
+
+
+def train_rest(workspace: Workspace, begun: Begun, progress: Progress) -> Trained:
+    """The stages that are left, by the workspace's recipe; the net in `begun` is cut and trained."""
+    recipe, pruned = workspace.recipe, begun.pruned
     if not pruned.channels.families and recipe.weights is None:
         progress.note(f"nothing to prune: {pruned.coverage.summary}; the dense net is exported")
-        return Trained(dense=dense, pruned=pruned, scores=scores)
-    teacher, held = teacher_of(workspace, dense), None
-    for section in recipe.order:
+        return Trained(dense=begun.dense, pruned=pruned, scores=begun.scores)
+    done = _train_sections(workspace, begun, begun.left, progress)
+    scores = dict(done.scores)
+    if not pruned.channels.families:
+        progress.note(f"no channel can be pruned: {pruned.coverage.summary}")
+    else:
+        scores |= finetune(workspace, pruned, teacher_of(workspace, done.dense), done.held, progress)
+    return Trained(dense=done.dense, pruned=pruned, scores=scores)
+
+
+def _scheduled(recipe: Recipe) -> list[Scheduled]:
+    return [] if recipe.sparsify is None else [schedule(section) for section in recipe.sparsify.regularizers]
+
+
+def _train_sections(workspace: Workspace, begun: Begun, sections: Sequence[SectionName], progress: Progress) -> Begun:
+    """What is begun with these sections done, the next that are left."""
+    recipe, pruned, held = workspace.recipe, begun.pruned, begun.held
+    if not pruned.channels.families and recipe.weights is None:
+        return begun
+    teacher, scores = teacher_of(workspace, begun.dense), dict(begun.scores)
+    for section in sections:
         terms = teacher if pruned.cut else NO_TERMS
         if section == "sparsify" and recipe.sparsify is not None:
-            scores |= train_sparse(workspace, pruned, recipe.sparsify, scheduled, terms, held, progress)
+            scores |= train_sparse(workspace, pruned, recipe.sparsify, _scheduled(recipe), terms, held, progress)
         if section == "weights" and recipe.weights is not None:
             held, found = prune_weights(workspace, pruned, recipe.weights, terms, progress)
             scores |= found
@@ -79,8 +140,5 @@ def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
         may_have_killed = section != "sparsify" and getattr(recipe, section) is not None
         if held is not None and may_have_killed and pruned.channels.families:
             held = cut_dead_filters(workspace, pruned, held, progress)
-    if not pruned.channels.families:
-        progress.note(f"no channel can be pruned: {pruned.coverage.summary}")
-        return Trained(dense=dense, pruned=pruned, scores=scores)
-    scores |= finetune(workspace, pruned, teacher, held, progress)
-    return Trained(dense=dense, pruned=pruned, scores=scores)
+    left = begun.left[len(sections) :]
+    return Begun(dense=begun.dense, pruned=pruned, scores=scores, held=held, left=left)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from . import tables, variant_tables
+import typer
+
+from edgeslim.errors import ConfigError
+
+from . import front_tables, tables, variant_tables
 from .options import (
     AllowForeignProfile,
     Devices,
@@ -19,7 +24,8 @@ from .options import (
     StrategyName,
 )
 from .processes import run_of_ranks
-from .screen import out, print_json
+from .run_directory import run_directory
+from .screen import open_progress, out, print_json
 
 
 def run(
@@ -32,11 +38,17 @@ def run(
     devices: Devices = 1,
     num_nodes: NumNodes = 1,
     strategy: StrategyName = "ddp",
+    pareto: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="N nets between the dense one and the recipe's budget, and their front."),
+    ] = None,
 ) -> None:
     """Train, prune, prove, export and measure what RECIPE describes.
 
     Stages that an earlier run of the same recipe finished in --out are reused.
     """
+    if pareto is not None:
+        return _front(recipe, set_, out_, fresh, json, devices * num_nodes, pareto)
     from edgeslim.trainer.compress import assist, compress
     from edgeslim.trainer.ranks.launch import Launch
     from edgeslim.trainer.recipe_file import load_recipe
@@ -63,3 +75,28 @@ def run(
     out.print(outcome.coverage_summary, highlight=False)
     out.print(tables.certificate_line(outcome.certificate), highlight=False)
     out.print(f"bundle  {outcome.bundle}\nreport  {outcome.report}", highlight=False, soft_wrap=True)
+
+
+def _front(
+    recipe: Path, set_: list[str] | None, out_: Path | None, fresh: bool, json: bool, processes: int, points: int
+) -> None:
+    """The same at several levels of the recipe's budget."""
+    if processes > 1:
+        raise ConfigError(
+            f"--pareto trains in one process, and --devices and --num-nodes ask for {processes}",
+            "leave them out, or run every level of prune.budget for itself",
+        )
+    from edgeslim.trainer.front import compress_front
+    from edgeslim.trainer.recipe_file import load_recipe
+
+    parsed = load_recipe(recipe, set_ or ())
+    command = shlex.join(["edgeslim", *sys.argv[1:]])
+    with run_directory(out_ or Path("runs") / parsed.name, fresh) as directory, open_progress() as progress:
+        front = compress_front(parsed, directory, points, progress, command)
+    if json:
+        print_json(front.to_json())
+        return
+    out.print(front_tables.front_table(front))
+    for point in front.points:
+        out.print(f"bundle  {point.net.bundle}", highlight=False, soft_wrap=True)
+    out.print(f"report  {front.report}", highlight=False, soft_wrap=True)

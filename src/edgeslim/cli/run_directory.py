@@ -15,8 +15,8 @@ from edgeslim.lock import hold
 
 OURS = frozenset(
     {
-        "bench.json", "compact.bundle", "dense.bundle", "recipe.json", "report.html", "result.json", "stages",
-        "validation.npz",
+        "bench.json", "compact.bundle", "dense.bundle", "front", "front.json", "recipe.json", "report.html",
+        "result.json", "stages", "validation.npz",
     }
 )  # fmt: skip
 """What a run consists of; a folder with anything else in it is somebody's, and never emptied."""
@@ -73,13 +73,15 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _sweep(path: Path, fresh: bool) -> None:
     """Remove what a killed run left half written, with `fresh` everything; bring back what it had put aside."""
-    for parked in [*path.glob(".*.old"), *(path / "stages").glob(".*.old")]:
+    points = [entry for entry in path.glob("front/*") if entry.is_dir()]  # runs within the run, see `trainer.front`
+    places = [path, path / "stages", *points, *(point / "stages" for point in points)]
+    for parked in [entry for place in places for entry in place.glob(".*.old")]:
         place = parked.with_name(parked.name[1 : -len(".old")])
         if place.exists():
             _remove(parked)
         else:  # killed between the two renames of an exchange: it is the only copy
             parked.rename(place)
-    for entry in [*path.iterdir(), *(path / "stages").glob(".*")]:
+    for entry in [*path.iterdir(), *(entry for place in places[1:] for entry in place.glob(".*"))]:
         if entry.name != LOCK and (_is_draft(entry.name) or fresh) and entry.exists():
             _remove(entry)
 

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from edgeslim.bench import Net
     from edgeslim.runtime import Manifest
     from edgeslim.runtime.certificate import Certificate
     from edgeslim.runtime.manifest import LayerCoverage, TensorSpec
-    from edgeslim.trainer.outcome import Net, Outcome
+    from edgeslim.trainer.outcome import Outcome
     from edgeslim.trainer.slim import SlimReport
 
 
