@@ -296,7 +296,7 @@ def test_a_net_that_does_not_run(tmp_path: Path) -> None:
         {"ratio": 0.5, "target": "macs=0.5x"},
         {"ratio": 1.5},
         {"ratio": 0.0},
-        {"target": "latency=3ms"},
+        {"target": "latency=3"},
         {"ratio": 0.5, "width_multiple": 0},
         {"ratio": 0.5, "calibration": np.ones((4, 4, 24, 30), np.float32)},
         {"ratio": 0.5, "calibration": np.ones((0, 3, 24, 30), np.float32)},

@@ -53,7 +53,8 @@ class Target:
     """Made for one net on one device; what it learns of them serves every call of `select`.
 
     limits: by `parse_target` from `text`.  shape: (N, C, H, W) of the image at which all counts.  place: None where no
-    latency is limited.  takes_frames: see WidthSpace.  part: of the way to the limits, that is to be gone.  options, seconds: of the profile, and of one race.
+    latency is limited.  takes_frames: see WidthSpace.  part: of the way to the limits, that is to be gone.  options,
+    seconds: of the profile, and of one race.
     """
 
     limits: Sequence[Limit]

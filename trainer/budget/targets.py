@@ -4,7 +4,7 @@
     limit    = resource ("=" | "<" | "<=") number [ unit ]
     resource = latency | macs | parameters | memory | file
 
-`x` is a share of what the dense net takes. `=` and `<` mean the same: at most so much, and as little less as can be.
+`x` is a share of what the dense net takes, and so is a count below 1 without a unit. `=` and `<` mean the same: at most so much, and as little less as can be.
 Memory is the peak of activations, file the size of the model. Bytes are counted in powers of a thousand (kB, MB, GB)
 or of 1,024 (KiB, MiB, GiB).
 """
@@ -79,7 +79,11 @@ def _parse_limit(part: str, text: str) -> Limit:
     units = _UNITS[resource]
     if unit != "x" and unit not in units:
         known = ", ".join(repr(name) if name else "none" for name in ("x", *units))
-        raise ConfigError(f"target {text!r}: the unit of {resource} is {unit or 'missing'!r}; it may be {known}")
+        raise ConfigError(
+            f"target {text!r}: the unit of {resource} is {unit or 'missing'!r}; it may be {known}",
+            f"write for example {EXAMPLES}",
+        )
     if not number > 0:
         raise ConfigError(f"target {text!r}: {part!r} leaves nothing", f"write for example {EXAMPLES}")
-    return Limit(resource=resource, amount=number if unit == "x" else number * units[unit], relative=unit == "x")
+    relative = unit == "x" or (unit == "" and number < 1)
+    return Limit(resource=resource, amount=number if relative else number * units[unit], relative=relative)
