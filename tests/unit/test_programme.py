@@ -299,3 +299,15 @@ def test_sums_of_the_same_beginning_share_it() -> None:
     assert alone_ == 10 + 4 + 3 + 6 + 4 + 8
     # and (0 + 1, 3)
     assert formulate(Problem(ladders=families, charges=(first, second)), ["macs"]).columns == alone_ + 6
+
+
+def test_a_limit_is_met_where_sums_are_rounded_beside_huge_constants() -> None:
+    """The constant is met by as much as the sum is rounded; a channel more is far more than that."""
+    problem = Problem(
+        ladders=(ladder(1, 2),),
+        charges=(layer(total(0), macs=lambda i, o: 0.1 * o),),
+        constants={"macs": 4e8 - 0.1},
+        limits={"macs": math.nextafter(4e8, 0.0)},
+    )
+    assert solve(problem, gap=0.0).widths == (2,)  # 0.1 in 400 million: below what counts
+    assert solve(with_limits(problem, {"macs": 4e8 - 0.35}), gap=0.0).widths == (1,)

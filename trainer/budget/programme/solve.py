@@ -26,7 +26,7 @@ from .highs import Cap, minimise
 from .problem import Problem
 from .reach import chosen, largest, out_of_reach
 from .solution import Solution, at_stake, check_solution
-from .usage import exceeds, usage, value
+from .usage import exceeds, most, usage, value
 
 SCALE = 1e3
 """What is at stake, in the solver's units: its absolute gap of 1e-6 is a billionth of it."""
@@ -61,8 +61,8 @@ def solve(problem: Problem, *, seconds: float = 5.0, gap: float = 1e-3) -> Solut
         for name in limited:
             for row in formulation.usage[name]:
                 scale = largest(row.coefficients)
-                most = (problem.limits[name] - row.offset) / scale - (margin if name in tight else 0.0)
-                caps.append(Cap(coefficients=row.coefficients / scale, most=most))
+                room = (most(problem.limits[name]) - row.offset) / scale - (margin if name in tight else 0.0)
+                caps.append(Cap(coefficients=row.coefficients / scale, most=room))
         answer = minimise(formulation, lost, base=BASE, caps=caps, seconds=seconds, gap=gap * SCALE / (BASE + SCALE))
         if answer is None:
             raise out_of_reach(problem, limited, seconds)
