@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .problem import Problem
-from .tables import Levels, Side, part_of, single, tabulate
+from .tables import Levels, Side, scaled_side, single, tabulate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ class _Columns:
 
     def _sum(self, side: Side) -> range:
         """The columns of a sum: what it is without its last family, and that family, as a table."""
-        (first, times), (second, again) = part_of(side[:-1]), part_of(side[-1:])
+        (first, times), (second, again) = scaled_side(side[:-1]), scaled_side(side[-1:])
         turned = first > second
         place = self.table(second, first) if turned else self.table(first, second)
         reached = times * self._levels.of(first)[:, None] + again * self._levels.of(second)

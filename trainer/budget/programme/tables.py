@@ -20,7 +20,7 @@ from .problem import Costs, Counts, Ladder, Problem, Total
 
 Side = tuple[tuple[int, int], ...]
 """(family, coefficient), families ascending, no common divisor: one family is ((f, 1),), others are sums of several."""
-Part = tuple[Side, int]
+Scaled = tuple[Side, int]
 """A side, and what it is multiplied by."""
 Key = tuple[Side, ...]
 """What a table runs over: no side, one, or two, ascending."""
@@ -46,7 +46,7 @@ def single(family: int) -> Side:
     return ((family, 1),)
 
 
-def part_of(items: Sequence[tuple[int, int]]) -> Part:
+def scaled_side(items: Sequence[tuple[int, int]]) -> Scaled:
     """The side of a sum of (family, coefficient) pairs, their common divisor taken out."""
     divisor = math.gcd(*(count for _, count in items))
     return tuple(sorted((family, count // divisor) for family, count in items)), divisor
@@ -92,13 +92,13 @@ def tabulate(problem: Problem, levels: Levels, resources: Collection[str]) -> Ta
         families = sorted({family for family, _ in (*items_in, *items_out)})
         if len(families) <= 2:
             key: Key = tuple(map(single, families))
-            parts_in, parts_out = (
+            scaled_in, scaled_out = (
                 [(single(family), count) for family, count in items] for items in (items_in, items_out)
             )
         else:
-            parts_in, parts_out = ([part_of(items)] if items else [] for items in (items_in, items_out))
-            key = tuple(sorted({side for side, _ in (*parts_in, *parts_out)}))
-        inputs, outputs = _grid(settled_in, parts_in, key, levels), _grid(settled_out, parts_out, key, levels)
+            scaled_in, scaled_out = ([scaled_side(items)] if items else [] for items in (items_in, items_out))
+            key = tuple(sorted({side for side, _ in (*scaled_in, *scaled_out)}))
+        inputs, outputs = _grid(settled_in, scaled_in, key, levels), _grid(settled_out, scaled_out, key, levels)
         for name in names:
             gathered.setdefault(key, {}).setdefault(name, []).append(charge.cost(name, inputs, outputs))
 
@@ -116,11 +116,11 @@ def tabulate(problem: Problem, levels: Levels, resources: Collection[str]) -> Ta
     return Tabulated(offsets={name: math.fsum(amounts) for name, amounts in offsets.items()}, tables=tables)
 
 
-def _grid(settled: int, parts: Sequence[Part], key: Key, levels: Levels) -> Counts:
+def _grid(settled: int, scaled: Sequence[Scaled], key: Key, levels: Levels) -> Counts:
     """A total over all levels of the sides of a key."""
     shape = tuple(len(levels.of(side)) for side in key)
     total = np.full(shape, settled, np.int64)
-    for side, count in parts:
+    for side, count in scaled:
         axis = key.index(side)
         total += count * np.expand_dims(levels.of(side), tuple(other for other in range(len(key)) if other != axis))
     return total
