@@ -34,8 +34,8 @@ BASE = 9 * SCALE
 """Added to lost importance: the objective lies between 9 and 10 scales, and a gap relative to it is one of stakes."""
 MARGINS = (0.0, 0.0, 0.0, 0.0, 2e-6, 2e-5)
 """Try by try, by how much a limit that was stepped over is tightened, in shares of its row's largest coefficient."""
-ROUNDING = 1e-8
-"""A gap that is above the one asked for by no more than this was met."""
+NEARLY = 1e-6
+"""A gap that is above the one asked for by no more than this was met: so far the tolerances of rows move a bound."""
 
 
 def solve(problem: Problem, *, seconds: float = 5.0, gap: float = 1e-3) -> Solution:
@@ -82,7 +82,7 @@ def solve(problem: Problem, *, seconds: float = 5.0, gap: float = 1e-3) -> Solut
     # Family by family: what must stay anyway may be so large that the sums of two nets differ in nothing.
     short = math.fsum(ladder.values[-1] - ladder.values[ladder.rung(w)] for ladder, w in zip(problem.ladders, widths))
     away = max(0.0, short / stake - (bound - BASE) / SCALE) if stake else 0.0
-    found = Solution(widths=widths, value=value(problem, widths), usage=used, gap=away, proven=away <= gap + ROUNDING)
+    found = Solution(widths=widths, value=value(problem, widths), usage=used, gap=away, proven=away <= gap + NEARLY)
     check_solution(problem, found)
     return found
 
