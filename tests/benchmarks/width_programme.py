@@ -1,8 +1,8 @@
 """How long the width programme takes on nets of a realistic shape: random importance, staircases for costs.
 
 Every width is charged in whole blocks, and every layer for being there. The shapes are those of a U-Net of depth 3 at
-256 x 256, a ResNet-56 on CIFAR-10, and a MobileNetV3-Large with a segmentation head at 512 x 512. Asked for are 0.3, 0.5
-and 0.7 of the dense net's latency, alone and with limits on everything else.
+256 x 256, a ResNet-56 on CIFAR-10, and a MobileNetV3-Large with a segmentation head at 512 x 512. Asked for are
+0.3, 0.5 and 0.7 of the dense net's latency, alone and with limits on everything else.
 """
 
 from __future__ import annotations
