@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 
-from . import compiler, import_time, l0_step, session_overhead
+from . import compiler, import_time, l0_step, session_overhead, width_programme
 
 
 def main() -> None:
     """Print one Markdown table."""
     print("| what | median (middle half) | beside |\n|---|---|---|")
     warnings.simplefilter("ignore")  # torch's exporter warns about itself
-    for module in (import_time, session_overhead, compiler, l0_step):
+    for module in (import_time, session_overhead, compiler, l0_step, width_programme):
         module.main()
 
 

@@ -23,6 +23,7 @@ HEAVY = (
     "PIL",
     "matplotlib",
     "rich",
+    "scipy",
 )
 TRAINING = (
     "torch",

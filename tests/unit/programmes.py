@@ -65,10 +65,14 @@ def jagged(seed: int, scale: float) -> Cost:
     return cost
 
 
-COSTS = st.one_of(
-    st.builds(stairs, st.sampled_from([1, 2, 4]), st.sampled_from([0.1, 1.0, 3e5]), st.sampled_from([0.0, 2.5])),
-    st.builds(jagged, st.integers(0, 10), st.sampled_from([0.1, 1.0, 2e8])),
-)
+def cost_functions(unit: float) -> st.SearchStrategy[Cost]:
+    """Costs of one resource. unit: how large its numbers are; a layer's are up to a few thousand of them."""
+    return st.one_of(
+        st.builds(
+            stairs, st.sampled_from([1, 2, 4]), st.sampled_from([0.1 * unit, unit, 30 * unit]), st.just(2.5 * unit)
+        ),
+        st.builds(jagged, st.integers(0, 10), st.sampled_from([0.1 * unit, unit, 100 * unit])),
+    )
 
 
 @st.composite
@@ -88,12 +92,15 @@ def problems(draw: st.DrawFn) -> Problem:
         Total, constant=st.integers(0, 3), coefficients=st.dictionaries(family, st.integers(1, 3), max_size=3)
     )
     names = draw(st.sampled_from([("latency_us",), ("latency_us", "macs"), ("latency_us", "macs", "parameters")]))
+    units = {name: draw(st.sampled_from([1e-3, 1.0, 1e7])) for name in names}
     charges = tuple(
         Charge(
             name=f"layer {index}",
             outputs=draw(totals),
             inputs=draw(totals),
-            costs={name: draw(COSTS) for name in draw(st.sets(st.sampled_from(names), min_size=1))},
+            costs={
+                name: draw(cost_functions(units[name])) for name in draw(st.sets(st.sampled_from(names), min_size=1))
+            },
         )
         for index in range(draw(st.integers(1, 5)))
     )
@@ -103,7 +110,7 @@ def problems(draw: st.DrawFn) -> Problem:
         per_channel=st.dictionaries(family, st.sampled_from([0.0, 1.0, 64.0]), max_size=3),
     )
     moments = {"peak_bytes": tuple(draw(st.lists(moment, min_size=1, max_size=4)))} if draw(st.booleans()) else {}
-    constants = {name: draw(st.sampled_from([0.0, 0.7, 100.0])) for name in names}
+    constants = {name: units[name] * draw(st.sampled_from([0.0, 0.7, 100.0])) for name in names}
     free = Problem(ladders=own, charges=charges, constants=constants, moments=moments)
     limits = {name: limit for name in free.resources if (limit := draw(_limits(free, name))) is not None}
     return Problem(ladders=own, charges=charges, constants=constants, moments=moments, limits=limits)

@@ -51,15 +51,15 @@ def test_the_best_of_all_widths(problem: Problem) -> None:
             assert found.used == usage(problem, found.widths)[name]
             assert found.used == pytest.approx(min(usage(problem, widths)[name] for widths in every(problem)))
         return
-    found = solve(problem, gap=0.0)
+    found = solve(problem, gap=1e-5)  # every step of these ladders is worth far more
     assert found.widths in allowed(problem)
     assert found.value == pytest.approx(expected, abs=1e-6)
-    assert found.proven and found.gap < 1e-6
+    assert found.proven and found.gap < 2e-5
     check_solution(problem, found)
 
 
 @settings(max_examples=25)
-@given(problems(), st.floats(0.0, 0.5))
+@given(problems(), st.floats(1e-4, 0.5))
 def test_the_gap_is_kept(problem: Problem, gap: float) -> None:
     expected = best(problem)
     if expected is None:
@@ -156,6 +156,17 @@ def test_a_solver_that_steps_over_a_limit_is_found_out(
     else:
         assert solve(nearly(), gap=0.0).value == 8.0
         assert solve(nearly(), gap=0.0).proven == proven
+
+
+def test_a_peak_is_not_stepped_over_either() -> None:
+    """Whatever the families have that are not held then: they are not tried one by one."""
+    problem = Problem(
+        ladders=(ladder(3, 4, 5), ladder(*range(1, 9)), ladder(*range(1, 9))),
+        moments={"peak_bytes": (Moment(per_channel={0: 64.0, 1: 0.0}), Moment(per_channel={2: 0.5}))},
+        limits={"peak_bytes": 256.0 * (1 - 1e-7)},
+    )
+    found = solve(problem, gap=1e-5)
+    assert found.widths == (3, 8, 8) and found.proven
 
 
 def test_a_peak_is_the_largest_moment() -> None:
@@ -299,3 +310,15 @@ def test_sums_of_the_same_beginning_share_it() -> None:
     assert alone_ == 10 + 4 + 3 + 6 + 4 + 8
     # and (0 + 1, 3)
     assert formulate(Problem(ladders=families, charges=(first, second)), ["macs"]).columns == alone_ + 6
+
+
+def test_a_limit_is_met_where_sums_are_rounded_beside_huge_constants() -> None:
+    """The constant is met by as much as the sum is rounded; a channel more is far more than that."""
+    problem = Problem(
+        ladders=(ladder(1, 2),),
+        charges=(layer(total(0), macs=lambda i, o: 0.1 * o),),
+        constants={"macs": 4e8 - 0.1},
+        limits={"macs": math.nextafter(4e8, 0.0)},
+    )
+    assert solve(problem, gap=0.0).widths == (2,)  # 0.1 in 400 million: below what counts
+    assert solve(with_limits(problem, {"macs": 4e8 - 0.35}), gap=0.0).widths == (1,)

@@ -1,14 +1,14 @@
 """From tables to linear rows over zero-one choices.
 
-    x[f, k]     family f stands on rung k                     integer; sum_k x[f, k] = 1
-    y[p, a, b]  pair p's first node is at a, its second at b  sum_b y = first at a, sum_a y = second at b
-    z[s, t]     the sum s of several families is t            z[s, t] = sum of y over the pairs that add up to t
+    x[f, k]     family f stands on rung k                      integer; sum_k x[f, k] = 1
+    y[t, a, b]  table t's first side is at a, its second at b  sum_b y = first at a, sum_a y = second at b
+    z[s, v]     the sum s of several families is v             z[s, v] = sum of y over all a, b that add up to v
 
-A sum of families is added up one family after the other, over the pairs (f1, f2), (f1 + f2, f3) and so on, so that sums
-of the same beginning share it.
+A sum of families is added up one family after the other, over the tables (f1, f2), (f1 + f2, f3) and so on; sums of the
+same beginning share it.
 
 Only x need be integer: where every x is 0 or 1, the rows leave y no other values than the products of its two sides,
-and z none than 0 and 1. Without integrality they are the local polytope: tight, up to the limits, where the pairs form
+and z none than 0 and 1. Without integrality they are the local polytope: tight, up to the limits, where the tables form
 a tree, as those of a residual net do. All resources share one y.
 
 Source of the polytope: Schlesinger 1976; Wainwright & Jordan 2008, section 4.1.
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .problem import Problem
-from .tables import Levels, Node, part_of, single, tabulate
+from .tables import Levels, Side, scaled_side, single, tabulate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def formulate(problem: Problem, resources: Collection[str]) -> Formulation:
     levels = Levels(problem.ladders)
     tabulated = tabulate(problem, levels, resources)
     columns = _Columns(levels)
-    places = {key: columns.node(*key) if len(key) == 1 else columns.pair(*key) for key in sorted(tabulated.tables)}
+    places = {key: columns.side(*key) if len(key) == 1 else columns.table(*key) for key in sorted(tabulated.tables)}
     usage: dict[str, tuple[Row, ...]] = {}
     for name in sorted(resources):
         if name in problem.moments:
@@ -77,12 +77,12 @@ def formulate(problem: Problem, resources: Collection[str]) -> Formulation:
 
 
 class _Columns:
-    """Gives columns to nodes and pairs when they are first asked for, and keeps the equalities that tie them."""
+    """Gives columns to sides and tables when they are first asked for, and keeps the equalities that tie them."""
 
     def __init__(self, levels: Levels) -> None:
         self._levels = levels
-        self._nodes: dict[Node, range] = {}
-        self._pairs: dict[tuple[Node, Node], range] = {}
+        self._sides: dict[Side, range] = {}
+        self._joint: dict[tuple[Side, Side], range] = {}
         self._entries: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
         self.count = 0
         self.sums: list[float] = []
@@ -91,31 +91,31 @@ class _Columns:
         ]
         for family, own in enumerate(self.choices):
             if own:
-                self._nodes[single(family)] = own
+                self._sides[single(family)] = own
                 self._tie(np.zeros(len(own), np.int64), np.array(own), np.ones(len(own)), [1.0])
 
-    def node(self, node: Node) -> range:
+    def side(self, side: Side) -> range:
         """One column a level."""
-        if node not in self._nodes:
-            self._nodes[node] = self._sum(node)
-        return self._nodes[node]
+        if side not in self._sides:
+            self._sides[side] = self._sum(side)
+        return self._sides[side]
 
-    def pair(self, first: Node, second: Node) -> range:
+    def table(self, first: Side, second: Side) -> range:
         """One column for every two levels, those of the second running faster. Needs first < second."""
-        if (first, second) not in self._pairs:
-            left, right = self.node(first), self.node(second)
+        if (first, second) not in self._joint:
+            left, right = self.side(first), self.side(second)
             own = self._new(len(left) * len(right))
             grid = np.array(own).reshape(len(left), len(right))
-            for side, sums in ((left, grid), (right, grid.T)):
-                rows = np.arange(len(side))
+            for edge, sums in ((left, grid), (right, grid.T)):
+                rows = np.arange(len(edge))
                 self._tie(
                     np.concatenate([rows, np.repeat(rows, sums.shape[1])]),
-                    np.concatenate([np.array(side), sums.ravel()]),
-                    np.concatenate([np.full(len(side), -1.0), np.ones(sums.size)]),
-                    [0.0] * len(side),
+                    np.concatenate([np.array(edge), sums.ravel()]),
+                    np.concatenate([np.full(len(edge), -1.0), np.ones(sums.size)]),
+                    [0.0] * len(edge),
                 )
-            self._pairs[first, second] = own
-        return self._pairs[first, second]
+            self._joint[first, second] = own
+        return self._joint[first, second]
 
     def equalities(self) -> sparse.csr_array:
         """(rows, columns) of all that was tied."""
@@ -124,13 +124,13 @@ class _Columns:
         rows, columns, values = (np.concatenate(each) for each in zip(*self._entries))
         return sparse.csr_array((values, (rows, columns)), shape=(len(self.sums), self.count))
 
-    def _sum(self, node: Node) -> range:
-        """The columns of a sum: what it is without its last family, and that family, as a pair."""
-        (first, times), (second, again) = part_of(node[:-1]), part_of(node[-1:])
+    def _sum(self, side: Side) -> range:
+        """The columns of a sum: what it is without its last family, and that family, as a table."""
+        (first, times), (second, again) = scaled_side(side[:-1]), scaled_side(side[-1:])
         turned = first > second
-        place = self.pair(second, first) if turned else self.pair(first, second)
+        place = self.table(second, first) if turned else self.table(first, second)
         reached = times * self._levels.of(first)[:, None] + again * self._levels.of(second)
-        levels = self._levels.of(node)
+        levels = self._levels.of(side)
         own = self._new(len(levels))
         rows = np.arange(len(levels))
         self._tie(

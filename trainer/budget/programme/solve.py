@@ -26,16 +26,16 @@ from .highs import Cap, minimise
 from .problem import Problem
 from .reach import chosen, largest, out_of_reach
 from .solution import Solution, at_stake, check_solution
-from .usage import exceeds, usage, value
+from .usage import exceeds, most, usage, value
 
 SCALE = 1e3
 """What is at stake, in the solver's units: its absolute gap of 1e-6 is a billionth of it."""
 BASE = 9 * SCALE
 """Added to lost importance: the objective lies between 9 and 10 scales, and a gap relative to it is one of stakes."""
-MARGINS = (0.0, 0.0, 0.0, 0.0, 2e-6, 2e-5)
+MARGINS = (0.0,) * 8 + (2e-6, 2e-5)
 """Try by try, by how much a limit that was stepped over is tightened, in shares of its row's largest coefficient."""
-ROUNDING = 1e-8
-"""A gap that is above the one asked for by no more than this was met."""
+NEARLY = 1e-6
+"""A gap that is above the one asked for by no more than this was met: so far the tolerances of rows move a bound."""
 
 
 def solve(problem: Problem, *, seconds: float = 5.0, gap: float = 1e-3) -> Solution:
@@ -61,8 +61,8 @@ def solve(problem: Problem, *, seconds: float = 5.0, gap: float = 1e-3) -> Solut
         for name in limited:
             for row in formulation.usage[name]:
                 scale = largest(row.coefficients)
-                most = (problem.limits[name] - row.offset) / scale - (margin if name in tight else 0.0)
-                caps.append(Cap(coefficients=row.coefficients / scale, most=most))
+                room = (most(problem.limits[name]) - row.offset) / scale - (margin if name in tight else 0.0)
+                caps.append(Cap(coefficients=row.coefficients / scale, most=room))
         answer = minimise(formulation, lost, base=BASE, caps=caps, seconds=seconds, gap=gap * SCALE / (BASE + SCALE))
         if answer is None:
             raise out_of_reach(problem, limited, seconds)
@@ -82,21 +82,30 @@ def solve(problem: Problem, *, seconds: float = 5.0, gap: float = 1e-3) -> Solut
     # Family by family: what must stay anyway may be so large that the sums of two nets differ in nothing.
     short = math.fsum(ladder.values[-1] - ladder.values[ladder.rung(w)] for ladder, w in zip(problem.ladders, widths))
     away = max(0.0, short / stake - (bound - BASE) / SCALE) if stake else 0.0
-    found = Solution(widths=widths, value=value(problem, widths), usage=used, gap=away, proven=away <= gap + ROUNDING)
+    found = Solution(widths=widths, value=value(problem, widths), usage=used, gap=away, proven=away <= gap + NEARLY)
     check_solution(problem, found)
     return found
 
 
 def _exclusion(problem: Problem, formulation: Formulation, widths: Sequence[int], resource: str) -> Cap:
-    """Rules out these widths of the families that a resource depends on, whatever the others have."""
-    charges = {family for charge in problem.charges if resource in charge.costs for family in charge.families()}
-    moments = {family for moment in problem.moments.get(resource, ()) for family in moment.per_channel}
+    """Rules out these widths of the families that a resource depends on, whatever the others have.
+
+    Of a peak, also all wider ones of the families that are held then: a moment only grows with them.
+    """
+    if resource in problem.moments:
+        moment = max(problem.moments[resource], key=lambda moment: moment.at(widths))
+        families = {family for family, each in moment.per_channel.items() if each > 0}
+    else:
+        families = {f for charge in problem.charges if resource in charge.costs for f in charge.families()}
     coefficients = np.zeros(formulation.columns)
-    for family in charges | moments:
+    involved = 0
+    for family in sorted(families):
         own = formulation.choices[family]
         if own:
-            coefficients[own[problem.ladders[family].rung(widths[family])]] = 1.0
-    return Cap(coefficients=coefficients, most=float(coefficients.sum()) - 1.0)
+            rung = problem.ladders[family].rung(widths[family])
+            coefficients[own[rung] : own.stop if resource in problem.moments else own[rung] + 1] = 1.0
+            involved += 1
+    return Cap(coefficients=coefficients, most=involved - 1.0)
 
 
 def _too_late(problem: Problem, limited: list[str], seconds: float) -> BudgetError:

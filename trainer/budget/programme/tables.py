@@ -18,12 +18,12 @@ import numpy as np
 
 from .problem import Costs, Counts, Ladder, Problem, Total
 
-Node = tuple[tuple[int, int], ...]
+Side = tuple[tuple[int, int], ...]
 """(family, coefficient), families ascending, no common divisor: one family is ((f, 1),), others are sums of several."""
-Part = tuple[Node, int]
-"""A node, and what it is multiplied by."""
-Key = tuple[Node, ...]
-"""What a table runs over: no node, one, or two, ascending."""
+Scaled = tuple[Side, int]
+"""A side, and what it is multiplied by."""
+Key = tuple[Side, ...]
+"""What a table runs over: no side, one, or two, ascending."""
 
 NOTHING = 1e-12
 """Share of a table's largest cost below which what differences leave is rounding."""
@@ -33,7 +33,7 @@ NOTHING = 1e-12
 class Tabulated:
     """usage[r] = offsets[r] + sum over keys of tables[key][r][the levels chosen].
 
-    tables: key -> resource -> (levels of the first node[, levels of the second]) float64, zero where either is at its
+    tables: key -> resource -> (levels of the first side[, levels of the second]) float64, zero where either is at its
     first level.
     """
 
@@ -41,33 +41,33 @@ class Tabulated:
     tables: Mapping[Key, Mapping[str, Costs]]
 
 
-def single(family: int) -> Node:
-    """The node of one family."""
+def single(family: int) -> Side:
+    """The side of one family."""
     return ((family, 1),)
 
 
-def part_of(items: Sequence[tuple[int, int]]) -> Part:
-    """The node of a sum of (family, coefficient) pairs, their common divisor taken out."""
+def scaled_side(items: Sequence[tuple[int, int]]) -> Scaled:
+    """The side of a sum of (family, coefficient) pairs, their common divisor taken out."""
     divisor = math.gcd(*(count for _, count in items))
     return tuple(sorted((family, count // divisor) for family, count in items)), divisor
 
 
 class Levels:
-    """Which values each node can take."""
+    """Which values each side can take."""
 
     def __init__(self, ladders: Sequence[Ladder]) -> None:
         self.ladders = ladders
-        self._known: dict[Node, Counts] = {}
+        self._known: dict[Side, Counts] = {}
 
-    def of(self, node: Node) -> Counts:
+    def of(self, side: Side) -> Counts:
         """(levels,) ascending."""
-        if node not in self._known:
+        if side not in self._known:
             found = np.zeros(1, np.int64)
-            for family, count in node:
+            for family, count in side:
                 own = count * np.array(self.ladders[family].widths, np.int64)
                 found = np.unique(found[:, None] + own)
-            self._known[node] = found
-        return self._known[node]
+            self._known[side] = found
+        return self._known[side]
 
     def free(self, total: Total) -> tuple[int, list[tuple[int, int]]]:
         """What of a total is settled, and (family, coefficient) of those that have a choice."""
@@ -92,13 +92,13 @@ def tabulate(problem: Problem, levels: Levels, resources: Collection[str]) -> Ta
         families = sorted({family for family, _ in (*items_in, *items_out)})
         if len(families) <= 2:
             key: Key = tuple(map(single, families))
-            parts_in, parts_out = (
+            scaled_in, scaled_out = (
                 [(single(family), count) for family, count in items] for items in (items_in, items_out)
             )
         else:
-            parts_in, parts_out = ([part_of(items)] if items else [] for items in (items_in, items_out))
-            key = tuple(sorted({node for node, _ in (*parts_in, *parts_out)}))
-        inputs, outputs = _grid(settled_in, parts_in, key, levels), _grid(settled_out, parts_out, key, levels)
+            scaled_in, scaled_out = ([scaled_side(items)] if items else [] for items in (items_in, items_out))
+            key = tuple(sorted({side for side, _ in (*scaled_in, *scaled_out)}))
+        inputs, outputs = _grid(settled_in, scaled_in, key, levels), _grid(settled_out, scaled_out, key, levels)
         for name in names:
             gathered.setdefault(key, {}).setdefault(name, []).append(charge.cost(name, inputs, outputs))
 
@@ -116,18 +116,18 @@ def tabulate(problem: Problem, levels: Levels, resources: Collection[str]) -> Ta
     return Tabulated(offsets={name: math.fsum(amounts) for name, amounts in offsets.items()}, tables=tables)
 
 
-def _grid(settled: int, parts: Sequence[Part], key: Key, levels: Levels) -> Counts:
-    """A total over all levels of the nodes of a key."""
-    shape = tuple(len(levels.of(node)) for node in key)
+def _grid(settled: int, scaled: Sequence[Scaled], key: Key, levels: Levels) -> Counts:
+    """A total over all levels of the sides of a key."""
+    shape = tuple(len(levels.of(side)) for side in key)
     total = np.full(shape, settled, np.int64)
-    for node, count in parts:
-        axis = key.index(node)
-        total += count * np.expand_dims(levels.of(node), tuple(other for other in range(len(key)) if other != axis))
+    for side, count in scaled:
+        axis = key.index(side)
+        total += count * np.expand_dims(levels.of(side), tuple(other for other in range(len(key)) if other != axis))
     return total
 
 
 def _separate(key: Key, table: Costs) -> list[tuple[Key, Costs]]:
-    """What each node says alone and, of two, what only both can say; without what the table has at all first levels."""
+    """What each side says alone and, of two, what only both can say; without what the table has at all first levels."""
     above = table - table.flat[0]
     if len(key) < 2:
         return [(key, above)] if key else []

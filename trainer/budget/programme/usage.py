@@ -39,6 +39,11 @@ def value(problem: Problem, widths: Sequence[int]) -> float:
     return math.fsum(ladder.values[ladder.rung(width)] for ladder, width in zip(problem.ladders, widths))
 
 
+def most(limit: float) -> float:
+    """The largest usage that meets a limit."""
+    return limit + ROUNDING * abs(limit)
+
+
 def exceeds(used: float, limit: float) -> bool:
     """Is this more than the limit allows, by more than sums are rounded?"""
-    return used > limit + ROUNDING * abs(limit)
+    return used > most(limit)
