@@ -3,7 +3,8 @@
 Nodes run in the graph's order. A value is alive from the node that computes it to the last node that reads it, both
 included: a kernel reads while it writes. Graph inputs are the caller's memory and initializers the weights', neither
 counts. Several values may share one buffer: another name of the same tensor, or a result written over its input (see
-`reuse`). The buffer is then alive from the first one's birth to the last one's death.
+`reuse`). The buffer is then alive from the first one's birth to the last one's death. A value that nobody reads is never
+let go: it is a reader that ONNX Runtime waits for.
 
 What leaves the graph counts at every node, even before it is born. ONNX Runtime plans one block for all that stays inside,
 and takes it when a run begins; the outputs are the caller's, so they never find room in it and come on top.
@@ -151,13 +152,13 @@ class _Buffers:
         last = len(self._nodes) - 1
         lives = []
         for buffer, values in self._held.items():
-            leaves = any(value in self._leaves for value in values)
+            leaves, unread = any(value in self._leaves for value in values), not self._readers[values[-1]]
             lives.append(
                 Life(
                     values=tuple(values),
                     bytes=self._sizes[buffer],
                     birth=self._birth[buffer],
-                    death=last if leaves else self._death[buffer],
+                    death=last if leaves or unread else self._death[buffer],
                     leaves=leaves,
                 )
             )

@@ -1,9 +1,9 @@
 """Where ONNX Runtime puts every buffer in its one block, and how large the block becomes.
 
-Buffers are placed in the order in which they are born, rounded up to 256 bytes, each into the smallest gap between the
-living ones that it fits into, else behind the last. Nothing moves afterwards, so gaps stay, and the block is larger
-than what is ever alive in it: by a tenth as a rule, by more where many sizes alternate. Outputs of the graph are not in the
-block, the caller keeps them.
+Buffers are placed as they are born, rounded up to 256 bytes, each into the smallest gap that it fits
+into: between living ones, or behind the last, as far as the block has grown already. Where there is none, the block grows.
+Nothing moves afterwards, so gaps stay, and the block is larger than what is ever alive in it: by a tenth as a rule, by more
+where many sizes alternate. Outputs of the graph are not in the block, the caller keeps them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ def planned_bytes(lives: Sequence[Life]) -> int:
 
 def place(lives: Sequence[Life]) -> list[int]:
     """The offset of each of these buffers in their block, in bytes."""
-    offsets = [0] * len(lives)
+    offsets, block = [0] * len(lives), 0
     taken: list[tuple[int, int, int]] = []  # offset, end, death
     for number in sorted(range(len(lives)), key=lambda n: lives[n].birth):
         life, size = lives[number], aligned(lives[number].bytes)
         taken = [span for span in taken if span[2] >= life.birth]
         if size:
-            offsets[number] = _offset(taken, size)
+            offsets[number] = _offset(taken, size, block)
+            block = max(block, offsets[number] + size)
             insort(taken, (offsets[number], offsets[number] + size, life.death))
     return offsets
 
@@ -41,12 +42,9 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _offset(taken: Sequence[tuple[int, int, int]], size: int) -> int:
+def _offset(taken: Sequence[tuple[int, int, int]], size: int, block: int) -> int:
     """The start of the smallest gap that takes `size` bytes, or the end. taken: sorted, without overlap."""
-    end, best, waste = 0, None, 0
-    for start, stop, _ in taken:
-        spare = start - end - size
-        if spare >= 0 and (best is None or spare < waste):
-            best, waste = end, spare
-        end = max(end, stop)
-    return end if best is None else best
+    ends = [0, *(stop for _, stop, _ in taken)]
+    starts = [*(start for start, _, _ in taken), block]
+    gaps = [(start - end - size, end) for end, start in zip(ends, starts) if start - end >= size]
+    return min(gaps)[1] if gaps else ends[-1]

@@ -11,9 +11,11 @@ otherwise than the graph says, it is the stored size that counts.
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,10 +25,11 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from edgeslim.errors import ExportError, first_line
+from edgeslim.errors import ExportError, InvariantError, first_line
 
 _SUFFIX = "_nchwc"
 """Behind the names of nodes in blocked layout."""
+_RAN = "_kernel_time"
 _TAP = "edgeslim/size"
 _ITEM_BYTES = {
     "bool": 1,
@@ -79,17 +82,50 @@ def as_fused(model: ir.Model, shape: tuple[int, ...]) -> SizedGraph:
     for node in named.graph:
         node.name = node.outputs[0].name  # fusion keeps names of nodes, not of values
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "fused.onnx"
         options = _options(plain=False)
-        options.optimized_model_filepath = str(file)
-        _open(ir.to_proto(named), options, shape)
-        proto = onnx.load(file)
+        options.optimized_model_filepath = f"{folder}/fused.onnx"
+        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
+        session = _open(ir.to_proto(named), options, shape)
+        _run(session, named, shape)
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+        proto = onnx.load(options.optimized_model_filepath)
     fused = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    _reorder(fused.graph, events)
     names = {o.name or "" for n in named.graph for o in n.outputs}
     sized = _sized(fused, shape, fused=True)
     return SizedGraph(
-        model=fused, value_bytes=sized.value_bytes, origins=_origins(fused, names), stated=sized.stated
+        model=fused,
+        value_bytes=sized.value_bytes,
+        origins=_origins(fused, names),
+        stated={**sized.stated, **_stated_copies(fused, sized)},
     )
+
+
+def _reorder(graph: ir.Graph, events: Sequence[Mapping[str, object]]) -> None:
+    """Into the order in which the nodes really ran: of all orders that a graph allows, a file has another one.
+
+    events: of a profile. Nodes without a name, which come from inlined functions, are told apart by operator and turn.
+    """
+    by_name = {node.name: node for node in graph if node.name}
+    nameless = defaultdict(list)
+    for node in graph:
+        if not node.name:
+            nameless[node.op_type].append(node)
+    order = []
+    for event in events:
+        name, arguments = str(event.get("name")), event.get("args")
+        if event.get("cat") != "Node" or not name.endswith(_RAN) or not isinstance(arguments, Mapping):
+            continue
+        node = by_name.pop(name.removesuffix(_RAN), None)
+        waiting = nameless[str(arguments.get("op_name"))]
+        if node is None and waiting:
+            node = waiting.pop(0)
+        if node is not None:  # else it ran inside a branch or a body of one that is here
+            order.append(node)
+    if len(order) != len(graph):
+        raise InvariantError(f"{len(graph)} nodes, and {len(order)} of them ran")
+    graph.remove(order)
+    graph.extend(order)
 
 
 def _origins(fused: ir.Model, names: set[str]) -> dict[str, str]:
@@ -107,11 +143,25 @@ def _origins(fused: ir.Model, names: set[str]) -> dict[str, str]:
     return found
 
 
+def _stated_copies(fused: ir.Model, sized: SizedGraph) -> dict[str, Stated]:
+    """ONNX Runtime infers the shape of a copy into blocked layout, and loses it at the next convolution."""
+    found = {}
+    for node in fused.graph:
+        source, copy = node.inputs[0] if node.inputs else None, node.outputs[0].name or ""
+        stated = None if source is None else sized.stated.get(source.name or "")
+        if node.op_type == "ReorderInput" and stated is not None and source is not None:
+            item, batch, channels, *sides = stated
+            if isinstance(channels, int):
+                padded = channels * sized.value_bytes[copy] // sized.value_bytes[source.name or ""]
+                found[copy] = (item, batch, padded, *sides)
+    return found
+
+
 def _sized(model: ir.Model, shape: tuple[int, ...], *, fused: bool) -> SizedGraph:
     typed = model if fused else ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
     values = {o.name: o for n in typed.graph for o in n.outputs if o.name}
     items = _item_bytes(typed, list(values), shape, fused)
-    dims = _run(typed, list(items), shape, fused)
+    dims = _dimensions(typed, list(items), shape, fused)
     sizes = {name: math.prod(size.tolist()) * item for (name, item), size in zip(items.items(), dims)}
     for node in typed.graph:
         for value in node.outputs:  # a sequence holds the pieces of what it was made from
@@ -135,7 +185,7 @@ def _item_bytes(model: ir.Model, names: list[str], shape: tuple[int, ...], fused
     return found
 
 
-def _run(model: ir.Model, names: list[str], shape: tuple[int, ...], fused: bool) -> list[NDArray[np.int64]]:
+def _dimensions(model: ir.Model, names: list[str], shape: tuple[int, ...], fused: bool) -> list[NDArray[np.int64]]:
     """The shape of each of these values, as stored."""
     copy = model.clone()
     made = {o.name: o for n in copy.graph for o in n.outputs}
@@ -144,10 +194,15 @@ def _run(model: ir.Model, names: list[str], shape: tuple[int, ...], fused: bool)
     for index, tap in enumerate(taps):
         tap.outputs[0].name = f"{_TAP}/{index}"
     tapped = _showing(copy, [tap.outputs[0].name or "" for tap in taps])
-    session, image = _open(tapped, _options(fused), shape), model.graph.inputs[0]
+    return _run(_open(tapped, _options(fused), shape), model, shape) if taps else []
+
+
+def _run(session: onnxruntime.InferenceSession, model: ir.Model, shape: tuple[int, ...]) -> list[NDArray[np.int64]]:
+    """The outputs for an image of zeros."""
+    image = model.graph.inputs[0]
     dtype = image.dtype.numpy() if image.dtype is not None else np.dtype(np.float32)
     try:
-        return [np.asarray(a) for a in session.run(None, {image.name: np.zeros(shape, dtype)})] if taps else []
+        return [np.asarray(a) for a in session.run(None, {image.name: np.zeros(shape, dtype)})]
     except Exception as error:
         raise _refused(error, shape) from error
 

@@ -83,12 +83,12 @@ def test_a_plan_is_as_the_planner_was_told(name: str, multiple: int) -> None:
 @pytest.mark.parametrize("multiple", [0, 1, 16])
 @pytest.mark.parametrize("name", NETS)
 def test_the_estimate_beside_the_real_arena(name: str, multiple: int, tmp_path: Path) -> None:
-    """The largest errors of docs/results/latency.md are a quarter, on far larger nets; nobody's is zero."""
+    """Exact where every rule of ONNX Runtime's planner is known; another version may have others, so a little is allowed."""
     channels = analysed(name)
     cut = random_plan(channels, multiple, seed=3)[1] if multiple else frozenset()
     graph = shipped_graph(channels, cut)
     told, real = estimate_memory(graph, frame(name)), _real_bytes(graph, frame(name), tmp_path)
-    assert told.arena_bytes == pytest.approx(real, rel=0.1)
+    assert told.arena_bytes == pytest.approx(real, rel=0.02)
     assert 0.6 * real <= told.live_bytes <= 1.01 * real
 
 

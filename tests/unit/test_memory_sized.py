@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeslim.bench.arena import arena_from_profile
 from edgeslim.errors import ExportError
@@ -115,6 +118,35 @@ def test_fusion_keeps_track_of_what_values_hold() -> None:
 def test_the_arena_is_the_real_one(size: tuple[int, ...], tmp_path: Path) -> None:
     model = graph(BLOCKS, **KERNELS)
     assert estimate_memory(model, size).arena_bytes == real_bytes(model, size, tmp_path)
+
+
+@st.composite
+def tangles(draw: st.DrawFn) -> ir.Model:
+    """Vectors that are cut, stretched and joined at random; every one of them is read by somebody."""
+    sizes = {"x": 256}
+    nodes, names = [], list[str]()
+    for i in range(draw(st.integers(3, 14))):
+        name = f"v{i}"
+        if i > 1 and draw(st.booleans()):
+            a, b = draw(st.lists(st.sampled_from(names), min_size=2, max_size=2, unique=True))
+            nodes.append(f"{name} = Concat <axis = 0> ({a}, {b})")
+            sizes[name] = sizes[a] + sizes[b]
+        else:
+            source = draw(st.sampled_from(["x", *names]))
+            sizes[name] = draw(st.integers(1, 40)) * 64
+            pad = sizes[name] - sizes[source]
+            nodes += [f"p{i} = Constant <value = int64[2] {{0, {pad}}}> ()", f"{name} = Pad ({source}, p{i})"]
+        names.append(name)
+    ends = [name for name in names if not any(f"({name}" in n or f", {name}" in n for n in nodes)]
+    nodes.append(f"y = Concat <axis = 0> ({', '.join(ends)})")
+    return graph(f"net (float[256] x) => (float[m] y) {{ {' '.join(nodes)} }}")
+
+
+@settings(max_examples=25)
+@given(tangles())
+def test_the_arena_of_any_graph_is_the_real_one(model: ir.Model) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        assert estimate_memory(model, (256,)).arena_bytes == real_bytes(model, (256,), Path(folder))
 
 
 @pytest.mark.parametrize(
