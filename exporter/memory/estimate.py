@@ -1,8 +1,8 @@
 """The activation arena of a graph before it has run: how much, when, and of what.
 
-Two figures. `live_bytes`: what is alive at once in the graph as ONNX Runtime fuses it; it is exact where the runtime frees
-every buffer for itself (memory patterns off). `arena_bytes`: the block that it plans by default, gaps included. How far
-both are from what is measured is in docs/methods/latency.md, "Peak memory".
+Two figures. `live_bytes`: what is alive at once in the graph as ONNX Runtime fuses it; it is exact where the runtime
+frees every buffer for itself (memory patterns off). `arena_bytes`: the block that it plans by default, gaps included.
+How far both are from what is measured is in docs/methods/latency.md, "Peak memory".
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 Nodes run in the graph's order. A value is alive from the node that computes it to the last node that reads it, both
 included: a kernel reads while it writes. Graph inputs are the caller's memory and initializers the weights', neither
 counts. Several values may share one buffer: another name of the same tensor, or a result written over its input (see
-`reuse`). The buffer is then alive from the first one's birth to the last one's death. A value that nobody reads is never
-let go: it is a reader that ONNX Runtime waits for.
+`reuse`). The buffer is then alive from the first one's birth to the last one's death. A value that nobody reads is
+never let go: it is a reader that ONNX Runtime waits for.
 
-What leaves the graph counts at every node, even before it is born. ONNX Runtime plans one block for all that stays inside,
-and takes it when a run begins; the outputs are the caller's, so they never find room in it and come on top.
+What leaves the graph counts at every node, even before it is born. ONNX Runtime plans one block for all that stays
+inside, and takes it when a run begins; the outputs are the caller's, so they never find room in it and come on top.
 
     bytes(node) = sum of the inner buffers alive at that node + all outputs          peak = the largest of all nodes
 
@@ -213,4 +213,3 @@ def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
     if attribute.type == ir.AttributeType.GRAPH:
         return (attribute.as_graph(),)
     return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
-

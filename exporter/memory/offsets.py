@@ -1,8 +1,8 @@
 """Where ONNX Runtime puts every buffer in its one block, and how large the block becomes.
 
-Buffers are placed as they are born, rounded up to 256 bytes, each into the smallest gap that it fits
-into: between living ones, or behind the last, as far as the block has grown already. Where there is none, the block grows.
-Nothing moves afterwards, so gaps stay, and the block is larger than what is ever alive in it: by a tenth as a rule, by more
+Buffers are placed as they are born, rounded up to 256 bytes, each into the smallest gap that it fits into: between
+living ones, or behind the last, as far as the block has grown already. Where there is none, the block grows. Nothing
+moves afterwards, so gaps stay, and the block is larger than what is ever alive in it: by a tenth as a rule, by more
 where many sizes alternate. Outputs of the graph are not in the block, the caller keeps them.
 """
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,7 @@ def _reorder(graph: ir.Graph, events: Sequence[Mapping[str, object]]) -> None:
 
     events: of a profile. Nodes without a name, which come from inlined functions, are told apart by operator and turn.
     """
-    by_name = {node.name: node for node in graph if node.name}
+    by_name = {node.name or "": node for node in graph if node.name}
     nameless = defaultdict(list)
     for node in graph:
         if not node.name:
@@ -129,7 +130,7 @@ def _reorder(graph: ir.Graph, events: Sequence[Mapping[str, object]]) -> None:
 
 
 def _origins(fused: ir.Model, names: set[str]) -> dict[str, str]:
-    """What the values hold that fusion made: a node in blocked layout is named after its result, a copy has its input's."""
+    """What the values hold that fusion made: a node in blocked layout has its result's name, a copy its input's."""
     found: dict[str, str] = {}
     for node in fused.graph:
         value, source = node.outputs[0].name or "", node.inputs[0] if node.inputs else None
@@ -236,6 +237,8 @@ def _options(plain: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    # Weights in files beside a graph are nobody's business here.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options

@@ -1,8 +1,9 @@
 """Peak memory and file size, estimated and real: `python -m tests.benchmarks.peak_memory [--zoo]`.
 
-Real nets, dense and under random plans: of every plan the arena that ONNX Runtime really takes (bench/arena.py), and what is
-said of it without running the plan. With --zoo the same of the small nets of tests/zoo/patterns.py, at their own sizes.
-Sizes are the same in every run on one kind of CPU; only the layout of convolutions depends on its instructions.
+Real nets, dense and under random plans: of every plan the arena that ONNX Runtime really takes (bench/arena.py), and
+what is said of it without running the plan. With --zoo the same of the small nets of tests/zoo/patterns.py, at their
+own sizes. Sizes are the same in every run on one kind of CPU; only the layout of convolutions depends on its
+instructions.
 """
 
 from __future__ import annotations
@@ -174,11 +175,13 @@ def random_plan(channels: ChannelMap, multiple: int, seed: int) -> tuple[np.ndar
 def real_arena(model: bytes, shape: tuple[int, ...]) -> ArenaUse:
     """What ONNX Runtime's profile says of a session, one thread."""
     frame = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        with OnnxRuntimeBackend(model, profile=Path(folder) / "profile") as backend:
-            for _ in range(RUNS):
-                backend.run({backend.inputs[0].name: frame})
-            found = arena_from_profile(json.loads(backend.end_profile().read_bytes()))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        OnnxRuntimeBackend(model, profile=Path(folder) / "profile") as backend,
+    ):
+        for _ in range(RUNS):
+            backend.run({backend.inputs[0].name: frame})
+        found = arena_from_profile(json.loads(backend.end_profile().read_bytes()))
     if found is None:
         raise SystemExit("this ONNX Runtime's profile has no memory statistics")
     return found

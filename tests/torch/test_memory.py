@@ -83,7 +83,7 @@ def test_a_plan_is_as_the_planner_was_told(name: str, multiple: int) -> None:
 @pytest.mark.parametrize("multiple", [0, 1, 16])
 @pytest.mark.parametrize("name", NETS)
 def test_the_estimate_beside_the_real_arena(name: str, multiple: int, tmp_path: Path) -> None:
-    """Exact where every rule of ONNX Runtime's planner is known; another version may have others, so a little is allowed."""
+    """Exact by the rules of this ONNX Runtime's planner; another version may have others, so a little is allowed."""
     channels = analysed(name)
     cut = random_plan(channels, multiple, seed=3)[1] if multiple else frozenset()
     graph = shipped_graph(channels, cut)

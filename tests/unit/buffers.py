@@ -86,6 +86,5 @@ def overlaps(lives: Sequence[Life], offsets: Sequence[int]) -> list[tuple[Life, 
         (a, b)
         for i, (a, start) in enumerate(spans)
         for b, other in spans[:i]
-        if max(a.birth, b.birth) <= min(a.death, b.death)
-        and max(start, other) < min(start + a.bytes, other + b.bytes)
+        if max(a.birth, b.birth) <= min(a.death, b.death) and max(start, other) < min(start + a.bytes, other + b.bytes)
     ]

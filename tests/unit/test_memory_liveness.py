@@ -15,7 +15,13 @@ from edgeslim.exporter.memory.sized import SizedGraph
 from .buffers import faults, graph, graphs, overlaps
 
 CHAIN = [("Conv", "a", ["x"]), ("Conv", "b", ["a"]), ("Conv", "c", ["b"]), ("Concat", "y", ["c"])]
-SKIP = [("Conv", "a", ["x"]), ("Conv", "b", ["a"]), ("Conv", "c", ["b"]), ("Concat", "d", ["a", "c"]), ("Conv", "y", ["d"])]
+SKIP = [
+    ("Conv", "a", ["x"]),
+    ("Conv", "b", ["a"]),
+    ("Conv", "c", ["b"]),
+    ("Concat", "d", ["a", "c"]),
+    ("Conv", "y", ["d"]),
+]
 
 
 def test_a_chain_holds_two_values_and_the_output() -> None:
@@ -89,7 +95,13 @@ def test_another_name_is_no_other_buffer_even_with_other_readers() -> None:
 
 
 def test_a_dead_buffer_of_the_same_shape_is_taken_over_with_the_gap_between() -> None:
-    nodes = [("Conv", "a", ["x"]), ("Conv", "b", ["a"]), ("Conv", "c", ["b"]), ("Conv", "d", ["c"]), ("Conv", "y", ["d"])]
+    nodes = [
+        ("Conv", "a", ["x"]),
+        ("Conv", "b", ["a"]),
+        ("Conv", "c", ["b"]),
+        ("Conv", "d", ["c"]),
+        ("Conv", "y", ["d"]),
+    ]
     sized = graph(nodes, ["y"], a=8, b=1, c=2, d=8, y=0)
     assert liveness(sized).totals == (8, 9, 3, 10, 8)
     assert liveness(sized, recycle=True).totals == (8, 9, 11, 10, 8)

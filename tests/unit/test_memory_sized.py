@@ -124,21 +124,23 @@ def test_the_arena_is_the_real_one(size: tuple[int, ...], tmp_path: Path) -> Non
 def tangles(draw: st.DrawFn) -> ir.Model:
     """Vectors that are cut, stretched and joined at random; every one of them is read by somebody."""
     sizes = {"x": 256}
-    nodes, names = [], list[str]()
+    nodes, names, read = [], list[str](), set[str]()
     for i in range(draw(st.integers(3, 14))):
         name = f"v{i}"
         if i > 1 and draw(st.booleans()):
             a, b = draw(st.lists(st.sampled_from(names), min_size=2, max_size=2, unique=True))
             nodes.append(f"{name} = Concat <axis = 0> ({a}, {b})")
             sizes[name] = sizes[a] + sizes[b]
+            read |= {a, b}
         else:
             source = draw(st.sampled_from(["x", *names]))
             sizes[name] = draw(st.integers(1, 40)) * 64
             pad = sizes[name] - sizes[source]
+            read.add(source)
             nodes += [f"p{i} = Constant <value = int64[2] {{0, {pad}}}> ()", f"{name} = Pad ({source}, p{i})"]
         names.append(name)
-    ends = [name for name in names if not any(f"({name}" in n or f", {name}" in n for n in nodes)]
-    nodes.append(f"y = Concat <axis = 0> ({', '.join(ends)})")
+    ends = ", ".join(name for name in names if name not in read)
+    nodes.append(f"y = Concat <axis = 0> ({ends})")
     return graph(f"net (float[256] x) => (float[m] y) {{ {' '.join(nodes)} }}")
 
 

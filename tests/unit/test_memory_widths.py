@@ -17,8 +17,8 @@ from edgeslim.exporter.cost import count_parameters
 from edgeslim.exporter.memory import (
     ModelFile,
     Moments,
-    SizeTerms,
     SizedGraph,
+    SizeTerms,
     as_written,
     liveness,
     model_file,
