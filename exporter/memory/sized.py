@@ -117,12 +117,12 @@ def _reorder(graph: ir.Graph, events: Sequence[Mapping[str, object]]) -> None:
         name, arguments = str(event.get("name")), event.get("args")
         if event.get("cat") != "Node" or not name.endswith(_RAN) or not isinstance(arguments, Mapping):
             continue
-        node = by_name.pop(name.removesuffix(_RAN), None)
+        ran = by_name.pop(name.removesuffix(_RAN), None)
         waiting = nameless[str(arguments.get("op_name"))]
-        if node is None and waiting:
-            node = waiting.pop(0)
-        if node is not None:  # else it ran inside a branch or a body of one that is here
-            order.append(node)
+        if ran is None and waiting:
+            ran = waiting.pop(0)
+        if ran is not None:  # else it ran inside a branch or a body of one that is here
+            order.append(ran)
     if len(order) != len(graph):
         raise InvariantError(f"{len(graph)} nodes, and {len(order)} of them ran")
     graph.remove(order)
