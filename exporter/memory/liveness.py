@@ -18,7 +18,7 @@ Scratch that a kernel takes and gives back while it runs is in neither.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -66,18 +66,16 @@ class Liveness:
     @property
     def totals(self) -> tuple[int, ...]:
         """Bytes at every node, all outputs included."""
-        outputs = sum(life.bytes for life in self.lives if life.leaves)
-        return tuple(total + outputs for total in self._alive(life for life in self.lives if not life.leaves))
+        change = [0] * (len(self.nodes) + 1)
+        for life in self.lives:
+            change[0 if life.leaves else life.birth] += life.bytes
+            change[life.death + 1] -= life.bytes
+        return tuple(accumulate(change[:-1]))
 
     @property
     def peak_bytes(self) -> int:
         """The largest of `totals`; 0 of a graph without nodes."""
         return max(self.totals, default=0)
-
-    @property
-    def unplanned_peak_bytes(self) -> int:
-        """The most that is alive where there is no block, and every buffer comes and goes by itself."""
-        return max(self._alive(self.lives), default=0)
 
     def moment(self, position: int) -> Moment:
         """The node at this position of the order of execution."""
@@ -95,14 +93,6 @@ class Liveness:
         """The first node at which most is alive; None of a graph without nodes."""
         totals = self.totals
         return self.moment(totals.index(max(totals))) if totals else None
-
-    def _alive(self, lives: Iterable[Life]) -> tuple[int, ...]:
-        """Bytes of these at every node."""
-        change = [0] * (len(self.nodes) + 1)
-        for life in lives:
-            change[life.birth] += life.bytes
-            change[life.death + 1] -= life.bytes
-        return tuple(accumulate(change[:-1]))
 
 
 def liveness(graph: SizedGraph, *, recycle: bool = False) -> Liveness:

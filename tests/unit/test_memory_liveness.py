@@ -32,10 +32,6 @@ def test_a_chain_holds_two_values_and_the_output() -> None:
     assert [(life.values, life.bytes) for life in found.peak.alive] == [(("y",), 1000), (("c",), 100), (("b",), 10)]
 
 
-def test_without_a_block_the_output_counts_from_its_birth() -> None:
-    assert liveness(graph(CHAIN, ["y"], a=1, b=10, c=100, y=1000)).unplanned_peak_bytes == 1100
-
-
 def test_a_skip_connection_is_held_to_its_reader() -> None:
     found = liveness(graph(SKIP, ["y"], a=1, b=10, c=100, d=1000, y=0))
     assert found.totals == (1, 11, 111, 1101, 1000)
@@ -135,7 +131,7 @@ def test_the_peak_holds_what_any_node_touches(sized: SizedGraph) -> None:
         values = (*node.inputs, *node.outputs)
         touched = {id(life): life.bytes for v in values if v is not None and (life := buffer.get(v.name or ""))}
         assert found.peak_bytes >= sum(touched.values())
-    assert found.unplanned_peak_bytes <= found.peak_bytes <= sum(sized.value_bytes.values())
+    assert found.peak_bytes <= sum(sized.value_bytes.values())
     assert found.peak_bytes == found.moment(found.totals.index(found.peak_bytes)).bytes
 
 
@@ -211,4 +207,4 @@ def test_a_graph_whose_sizes_are_not_all_known() -> None:
 
 def test_a_graph_without_nodes() -> None:
     found = Liveness(nodes=(), lives=())
-    assert (found.totals, found.peak_bytes, found.unplanned_peak_bytes, found.peak) == ((), 0, 0, None)
+    assert (found.totals, found.peak_bytes, found.peak) == ((), 0, None)
