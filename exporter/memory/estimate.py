@@ -1,8 +1,8 @@
 """The activation arena of a graph before it has run: how much, when, and of what.
 
-Two figures. `live_bytes`: what is alive at once in the graph as ONNX Runtime fuses it; it is exact where the runtime frees
-every buffer for itself (memory patterns off). `arena_bytes`: the block that it plans by default, gaps included. How far
-both are from what is measured is in docs/methods/latency.md, "Peak memory".
+Two figures. `live_bytes`: the most that is alive at one node of the graph as ONNX Runtime fuses it, which says where
+the memory goes. `arena_bytes`: the block that it plans from that, gaps included, with the outputs. How far both are
+from what is measured is in docs/methods/latency.md, "Peak memory".
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class Estimate:
 
 
 def estimate_memory(model: ir.Model, shape: tuple[int, ...]) -> Estimate:
-    """Of float32 graphs on this machine's CPU. shape: of the graph's first input. Raises ExportError.
+    """Of a graph on this machine's CPU; float16, which a CPU casts, comes out too low.
 
-    The graph is fused and its shapes are taken from one run, without weights or threads of a real session.
+    It is fused, and runs once on zeros for its shapes and the order of its nodes. shape: of the graph's first input.
+    Raises ExportError where it does not run.
     """
     graph = as_fused(model, shape)
     own = liveness(graph)

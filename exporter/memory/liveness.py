@@ -3,10 +3,11 @@
 Nodes run in the graph's order. A value is alive from the node that computes it to the last node that reads it, both
 included: a kernel reads while it writes. Graph inputs are the caller's memory and initializers the weights', neither
 counts. Several values may share one buffer: another name of the same tensor, or a result written over its input (see
-`reuse`). The buffer is then alive from the first one's birth to the last one's death.
+`reuse`). The buffer is then alive from the first one's birth to the last one's death. A value that nobody reads is
+never let go: it is a reader that ONNX Runtime waits for.
 
-What leaves the graph counts at every node, even before it is born. ONNX Runtime plans one block for all that stays inside,
-and takes it when a run begins; the outputs are the caller's, so they never find room in it and come on top.
+What leaves the graph counts at every node, even before it is born. ONNX Runtime plans one block for all that stays
+inside, and takes it when a run begins; the outputs are the caller's, so they never find room in it and come on top.
 
     bytes(node) = sum of the inner buffers alive at that node + all outputs          peak = the largest of all nodes
 
@@ -17,7 +18,7 @@ Scratch that a kernel takes and gives back while it runs is in neither.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -65,18 +66,16 @@ class Liveness:
     @property
     def totals(self) -> tuple[int, ...]:
         """Bytes at every node, all outputs included."""
-        outputs = sum(life.bytes for life in self.lives if life.leaves)
-        return tuple(total + outputs for total in self._alive(life for life in self.lives if not life.leaves))
+        change = [0] * (len(self.nodes) + 1)
+        for life in self.lives:
+            change[0 if life.leaves else life.birth] += life.bytes
+            change[life.death + 1] -= life.bytes
+        return tuple(accumulate(change[:-1]))
 
     @property
     def peak_bytes(self) -> int:
         """The largest of `totals`; 0 of a graph without nodes."""
         return max(self.totals, default=0)
-
-    @property
-    def unplanned_peak_bytes(self) -> int:
-        """The most that is alive where there is no block, and every buffer comes and goes by itself."""
-        return max(self._alive(self.lives), default=0)
 
     def moment(self, position: int) -> Moment:
         """The node at this position of the order of execution."""
@@ -94,14 +93,6 @@ class Liveness:
         """The first node at which most is alive; None of a graph without nodes."""
         totals = self.totals
         return self.moment(totals.index(max(totals))) if totals else None
-
-    def _alive(self, lives: Iterable[Life]) -> tuple[int, ...]:
-        """Bytes of these at every node."""
-        change = [0] * (len(self.nodes) + 1)
-        for life in lives:
-            change[life.birth] += life.bytes
-            change[life.death + 1] -= life.bytes
-        return tuple(accumulate(change[:-1]))
 
 
 def liveness(graph: SizedGraph, *, recycle: bool = False) -> Liveness:
@@ -151,13 +142,13 @@ class _Buffers:
         last = len(self._nodes) - 1
         lives = []
         for buffer, values in self._held.items():
-            leaves = any(value in self._leaves for value in values)
+            leaves, unread = any(value in self._leaves for value in values), not self._readers[values[-1]]
             lives.append(
                 Life(
                     values=tuple(values),
                     bytes=self._sizes[buffer],
                     birth=self._birth[buffer],
-                    death=last if leaves else self._death[buffer],
+                    death=last if leaves or unread else self._death[buffer],
                     leaves=leaves,
                 )
             )

@@ -1,7 +1,7 @@
 """The peak of activation memory as a maximum of linear functions of the widths, for a planner.
 
-Which values are alive at a node does not depend on widths, and a value's bytes are linear in the widths of the families on
-its channel axis. So for every plan
+Which values are alive at a node does not depend on widths, and a value's bytes are linear in the widths of the families
+on its channel axis. So for every plan
 
     peak(w) = max over moments (constant[m] + per_unit[m] @ w)
 
@@ -12,8 +12,8 @@ The function is that of the graph as written, without blocked layout. Where the 
 blocks and other widths make copies: a staircase, of which this is the lower edge, reached at multiples of 16. Those are
 the widths worth planning (docs/adr/0008-width-multiple-sixteen.md).
 
-A value with families on two axes (a product of channels with channels) counts with its longer axis alone, the other one at
-full length: never too little.
+A value with families on two axes (a product of channels with channels) counts with its longer axis alone, the other one
+at full length: never too little.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Where ONNX Runtime puts every buffer in its one block, and how large the block becomes.
 
-Buffers are placed in the order in which they are born, rounded up to 256 bytes, each into the smallest gap between the
-living ones that it fits into, else behind the last. Nothing moves afterwards, so gaps stay, and the block is larger
-than what is ever alive in it: by a tenth as a rule, by more where many sizes alternate. Outputs of the graph are not in the
-block, the caller keeps them.
+Buffers are placed as they are born, rounded up to 256 bytes, each into the smallest gap that it fits into: between
+living ones, or behind the last, as far as the block has grown already. Where there is none, the block grows. Nothing
+moves afterwards, so gaps stay, and the block is larger than what is ever alive in it: by a tenth as a rule, by more
+where many sizes alternate. Outputs of the graph are not in the block, the caller keeps them.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 
 from .liveness import Life
@@ -17,26 +18,33 @@ ALIGNMENT = 256
 
 def planned_bytes(lives: Sequence[Life]) -> int:
     """The block, and the outputs beside it."""
-    placed: list[tuple[int, int, int]] = []  # offset, end, death
-    block = 0
-    for life in sorted((life for life in lives if not life.leaves), key=lambda life: life.birth):
-        size = -(-life.bytes // ALIGNMENT) * ALIGNMENT
-        if not size:
-            continue
-        placed = [span for span in placed if span[2] >= life.birth]
-        offset = _offset(placed, size)
-        placed.append((offset, offset + size, life.death))
-        placed.sort()
-        block = max(block, offset + size)
-    return block + sum(life.bytes for life in lives if life.leaves)
+    inner = [life for life in lives if not life.leaves]
+    ends = [offset + aligned(life.bytes) for life, offset in zip(inner, place(inner))]
+    return max(ends, default=0) + sum(life.bytes for life in lives if life.leaves)
 
 
-def _offset(placed: Sequence[tuple[int, int, int]], size: int) -> int:
-    """The start of the smallest gap that takes `size` bytes, or the end. placed: sorted, without overlap."""
-    end, best, waste = 0, None, 0
-    for start, stop, _ in placed:
-        spare = start - end - size
-        if spare >= 0 and (best is None or spare < waste):
-            best, waste = end, spare
-        end = max(end, stop)
-    return end if best is None else best
+def place(lives: Sequence[Life]) -> list[int]:
+    """The offset of each of these buffers in their block, in bytes."""
+    offsets, block = [0] * len(lives), 0
+    taken: list[tuple[int, int, int]] = []  # offset, end, death
+    for number in sorted(range(len(lives)), key=lambda n: lives[n].birth):
+        life, size = lives[number], aligned(lives[number].bytes)
+        taken = [span for span in taken if span[2] >= life.birth]
+        if size:
+            offsets[number] = _offset(taken, size, block)
+            block = max(block, offsets[number] + size)
+            insort(taken, (offsets[number], offsets[number] + size, life.death))
+    return offsets
+
+
+def aligned(size: int) -> int:
+    """Bytes that a buffer takes of the block."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _offset(taken: Sequence[tuple[int, int, int]], size: int, block: int) -> int:
+    """The start of the smallest gap that takes `size` bytes, or the end. taken: sorted, without overlap."""
+    ends = [0, *(stop for _, stop, _ in taken)]
+    starts = [*(start for start, _, _ in taken), block]
+    gaps = [(start - end - size, end) for end, start in zip(ends, starts) if start - end >= size]
+    return min(gaps)[1] if gaps else ends[-1]

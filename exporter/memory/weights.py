@@ -4,8 +4,9 @@ The file is float32 weights and a remainder that hardly depends on the widths: n
 
     model_bytes(w) = overhead + sum over initializers of the shipped graph (item size * prod_axes length(w))
 
-The shipped graph has batch norms folded into the convolutions before them, under new names; such a weight has the axes of the
-convolution that the trace had in its place. An initializer whose axes nobody knows counts as it is in the dense net.
+The shipped graph has batch norms folded into the convolutions before them, under new names; such a weight has the axes
+of the convolution that the trace had in its place. An initializer whose axes nobody knows counts as it is in the dense
+net.
 """
 
 from __future__ import annotations

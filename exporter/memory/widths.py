@@ -4,8 +4,8 @@ A tensor's size is a product over its axes, and the length of an axis is affine 
 
     size(w) = scale * prod_axes (fixed[axis] + sum_f per_unit[axis, f] * w[f])
 
-per_unit counts how many indices of the axis one unit of the family has. It is a mean, exact for every choice of units where
-all of them have as many, as all have in nearly every net.
+per_unit counts how many indices of the axis one unit of the family has. It is a mean, exact for every choice of units
+where all of them have as many, as all have in nearly every net.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class FamilyIndex:
 class SizeTerms:
     """A sum of products, one a row. Made by `size_terms`.
 
-    names: of the tensors.  scale: (rows,).  fixed: (rows, axes).  per_unit: (rows, axes, families). All float64; an axis
-    that a tensor lacks has the length 1.
+    names: of the tensors.  scale: (rows,).  fixed: (rows, axes).  per_unit: (rows, axes, families). All float64; an
+    axis that a tensor lacks has the length 1.
     """
 
     names: tuple[str, ...]
@@ -80,7 +80,8 @@ class SizeTerms:
     def each(self, widths: Widths) -> Amounts:
         """The size of every tensor at these widths: (rows,)."""
         lengths: Amounts = self.fixed + self.per_unit @ self._checked(widths)
-        return self.scale * lengths.prod(axis=1)
+        sizes: Amounts = self.scale * lengths.prod(axis=1)
+        return sizes
 
     def total(self, widths: Widths) -> float:
         """The sum over all tensors."""

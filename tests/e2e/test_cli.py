@@ -165,13 +165,24 @@ def test_bench_alone_and_against_another(finished: Run, archive: Path, cli: Cli)
 def test_inspect(finished: Run, archive: Path, cli: Cli) -> None:
     done = cli("inspect", archive)
     assert done.returncode == 0, done.stderr
-    for words in ("tiny-compact", "frame uint8 NHWC", "certificate passed", "coverage", "graph output", "background"):
+    for words in (
+        "tiny-compact",
+        "frame uint8 NHWC",
+        "certificate passed",
+        "coverage",
+        "graph output",
+        "background",
+        "alive at once",
+    ):
         assert words in done.stdout
     done = cli("inspect", finished.outcome["bundle"], "--json")
     manifest = json.loads(done.stdout)
     assert manifest["certificate"] == finished.outcome["certificate"]
     assert manifest["coverage"] == finished.outcome["coverage"]
     assert {"recipe", "weights", "plan"} <= set(manifest["provenance"])
+    memory = manifest["here"]["memory"]
+    assert memory["shape"] == [1, *manifest["bench_size"], 3]
+    assert memory["arena_bytes"] >= memory["live_bytes"] == memory["peak"]["bytes"] > 0
 
 
 def test_version(cli: Cli) -> None:

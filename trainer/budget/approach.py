@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from edgeslim.bench.profile import Timed, Widths
 from edgeslim.errors import BudgetError
 
-from .programme import OutOfReach, Problem, least, solve, usage, value, widen
+from .programme import OutOfReach, Problem, Widened, least, usage, value, widen
 from .targets import Limit
 
 NEAR = 0.9
@@ -28,6 +28,9 @@ DOUBTFUL = 0.02
 
 Race = Callable[[Sequence[Widths]], tuple[float, tuple[Timed, ...]]]
 """Plans -> the dense net's latency in ms, and theirs."""
+
+Plan = Callable[[Problem], Widened]
+"""A problem with all its limits -> the best widths within them, none of which a wider one beats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +47,15 @@ class Raced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approach:
-    """problem: with all limits but that of latency.  latency: the limit to be near.  share: of the way to it."""
+    """problem: with all limits but that of latency.  latency: the limit to be near.  share: of the way to it.
+
+    plan: the best widths of a problem.
+    """
 
     problem: Problem
     latency: Limit
     share: float
+    plan: Plan
     race: Race
 
     def run(self) -> Raced:
@@ -82,17 +89,15 @@ class Approach:
         return self._without_doubts(best)
 
     def _plan(self, limit_us: float) -> tuple[Widths, dict[int, tuple[int, int]]]:
-        """The best widths by the model, none of which a wider one beats; the fastest where none meet the limit."""
-        limited = replace(self.problem, limits={**self.problem.limits, "latency": limit_us})
+        """The best widths by the model; the fastest where none meet its limit."""
         try:
-            widths = solve(limited).widths
+            found = self.plan(replace(self.problem, limits={**self.problem.limits, "latency": limit_us}))
         except OutOfReach as error:
             fastest = error.least.get("latency")
             if fastest is None or not self._meets_all(fastest.widths):
                 raise
-            widths = fastest.widths
-        widened = widen(limited, widths)
-        return widened.widths, {step.family: (step.before, step.after) for step in widened.undone}
+            found = widen(self.problem, fastest.widths, resources={*self.problem.limits, "latency"})
+        return found.widths, {step.family: (step.before, step.after) for step in found.undone}
 
     def _raced(self, widths: Widths, undone: Mapping[int, tuple[int, int]]) -> Raced:
         dense_ms, (timed,) = self.race([widths])

@@ -44,12 +44,12 @@ def size_charges(resource: str, terms: SizeTerms, dense: Sequence[int]) -> Itera
         yield Charge(name=name, inputs=inputs, outputs=outputs, costs={resource: _product(factor, len(totals) > 1)})
 
 
-def memory_moments(moments: Moments) -> tuple[Moment, ...]:
-    """Bytes that are alive at every moment that can be the peak."""
+def memory_moments(moments: Moments, scale: float) -> tuple[Moment, ...]:
+    """Bytes that are alive at every moment that can be the peak, times `scale`."""
     return tuple(
         Moment(
-            constant=float(constant),
-            per_channel={family: float(each) for family, each in enumerate(per_unit) if each},
+            constant=scale * float(constant),
+            per_channel={family: scale * float(each) for family, each in enumerate(per_unit) if each},
         )
         for constant, per_unit in zip(moments.constant, moments.per_unit)
     )

@@ -1,13 +1,28 @@
-"""All that the limits of a target speak of, as functions of the families' widths."""
+"""All that the limits of a target speak of, as functions of the families' widths.
+
+Time, work, parameters and the file are sums over layers. Memory is the block that ONNX Runtime plans for activations:
+no function of widths that a programme could take, so it is told the linear one of what is alive at once, scaled until
+it agrees for the dense net, and what it answers is looked at again (`arena_bytes`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgeslim.bench.profile import LatencyModel, WidthSpace
 from edgeslim.exporter.cost import layer_costs
-from edgeslim.exporter.memory import as_written, mac_terms, model_file, moments, parameter_terms, shipped_graph
+from edgeslim.exporter.memory import (
+    as_written,
+    estimate_memory,
+    mac_terms,
+    model_file,
+    moments,
+    parameter_terms,
+    shipped_graph,
+)
 
 from .charges import latency_charges, memory_moments, size_charges
 from .programme import Charge, Ladder, Moment, Problem, usage
@@ -15,10 +30,7 @@ from .programme import Charge, Ladder, Moment, Problem, usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """charges: of every layer.  peak: moments of memory.  overhead_bytes: of the file, whatever the widths.
-
-    dense: what the dense net takes of every resource.
-    """
+    """charges: of every layer.  peak: moments of memory.  overhead_bytes: of the file, whatever the widths."""
 
     charges: tuple[Charge, ...]
     peak: tuple[Moment, ...]
@@ -54,9 +66,17 @@ def count_costs(space: WidthSpace, resources: Collection[str], model: LatencyMod
         shipped = shipped_graph(channels, frames=space.takes_frames)
         if "memory" in resources:
             fed = next(iter(space.feeds.values())).shape
-            peak = memory_moments(moments(channels, as_written(shipped, fed)))
+            alive = moments(channels, as_written(shipped, fed))
+            block = estimate_memory(shipped, fed).arena_bytes
+            peak = memory_moments(alive, block / max(alive.peak_bytes(np.array(dense, np.int64)), 1))
         if "file" in resources:
             file = model_file(channels, shipped)
             charges += size_charges("file", file.weights, dense)
             overhead = float(file.overhead_bytes)
     return Costs(charges=tuple(charges), peak=peak, overhead_bytes=overhead)
+
+
+def arena_bytes(space: WidthSpace, widths: Sequence[int]) -> int:
+    """The block for activations of a plan's own graph, with the graph's outputs; see exporter.memory."""
+    graph = shipped_graph(space.channels, space.cut(widths), frames=space.takes_frames)
+    return estimate_memory(graph, next(iter(space.feeds.values())).shape).arena_bytes

@@ -31,21 +31,23 @@ from edgeslim.bench.profile import (
     fit_latency,
     measure_staircase,
 )
-from edgeslim.errors import InvariantError
+from edgeslim.errors import BudgetError, InvariantError
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.progress import Progress
 
 from .approach import Approach, Raced
-from .costs import Costs, count_costs
+from .costs import Costs, arena_bytes, count_costs
 from .ladders import by_score, ladder_of
 from .limits import WidthLimits
 from .memo import Memo, memo_key
-from .programme import Ladder, Problem, solve, widen
+from .programme import Ladder, Problem, Widened, solve, widen
 from .reached import Reached
 from .targets import Limit
 
 _DEFAULT_STEP = Step(multiple=8)
 """Of widths where nothing is timed."""
+
+_TIGHTENINGS, _TIGHTER = 6, 0.995
 
 
 @dataclass(kw_only=True)
@@ -155,16 +157,35 @@ class Target:
 
     def _search(self, problem: Problem, share: float) -> tuple[Widths, Reached]:
         latency = self._latency
-        if latency is None:
-            widened = widen(problem, solve(problem).widths)
-            return widened.widths, self._reached(widened.widths, None)
-        if self._placed.foreign:
+        if latency is not None and self._placed.foreign:
             predicted_us = self.costs.usage(self.space.dense)["latency"]
             problem = replace(problem, limits={**problem.limits, "latency": latency.at(predicted_us, share)})
-            widened = widen(problem, solve(problem).widths)
-            return widened.widths, self._reached(widened.widths, None)
-        raced = Approach(problem=problem, latency=latency, share=share, race=self._race).run()
+        if latency is None or self._placed.foreign:
+            widths = self._plan(problem).widths
+            return widths, self._reached(widths, None)
+        raced = Approach(problem=problem, latency=latency, share=share, plan=self._plan, race=self._race).run()
         return raced.widths, self._reached(raced.widths, raced)
+
+    def _plan(self, problem: Problem) -> Widened:
+        """The best widths within the limits, none of which a wider one beats.
+
+        The programme knows the memory by what is alive at once; the block is larger by gaps that no formula tells. Where
+        the plan's own graph takes too much, its limit is tightened. Raises BudgetError.
+        """
+        allowed = problem.limits.get("memory")
+        for _ in range(_TIGHTENINGS):
+            found = widen(problem, solve(problem).widths)
+            if allowed is None:
+                return found
+            taken = arena_bytes(self.space, found.widths)
+            if taken <= allowed:
+                return found
+            tighter = problem.limits["memory"] * allowed / taken * _TIGHTER
+            problem = replace(problem, limits={**problem.limits, "memory": tighter})
+        raise BudgetError(
+            f"no plan was found that takes {allowed:.4g} bytes for activations: the last takes {taken:.4g}",
+            "allow a little more memory",
+        )
 
     def _race(self, plans: Sequence[Widths]) -> tuple[float, tuple[Timed, ...]]:
         """The dense net and these plans, sample by sample."""
@@ -179,6 +200,8 @@ class Target:
 
     def _reached(self, widths: Widths, raced: Raced | None) -> Reached:
         used = self.costs.usage(widths)
+        if "memory" in used:
+            used["memory"] = float(arena_bytes(self.space, widths))
         predicted_us = used.pop("latency", None)
         names = [family.name for family in self.channels.families]
         found = Reached(

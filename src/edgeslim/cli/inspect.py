@@ -13,6 +13,7 @@ from .options import Json
 from .screen import err, out, print_json
 
 if TYPE_CHECKING:
+    from edgeslim.exporter.memory import Estimate
     from edgeslim.runtime import Bundle, Choice
 
 
@@ -40,12 +41,13 @@ def run(
     if layers:
         _print_layers(choice)
         return
-    manifest = whole.manifest
+    manifest, memory = whole.manifest, _memory(whole, precision)
     if json:
         # The keys of the manifest are the bundle's own; what is said of this machine stands beside them.
-        machine = {
+        machine: dict[str, object] = {
             "engines": [schema.to_json(engine.record) for engine in stored],
             "choice": {"backend": choice.backend, "reason": choice.reason, "passed_over": choice.passed_over},
+            "memory": {"problem": memory} if isinstance(memory, str) else schema.to_json(memory),
         }
         print_json(json_module.dumps({**schema.to_json(manifest), "here": machine}, indent=2))  # type: ignore[dict-item]
         return
@@ -62,8 +64,28 @@ def run(
                 out.print(table)
     if stored:
         out.print(engine_tables.engines_table(stored))
+    out.print(tables.memory_table(memory, precision))
     out.print(engine_tables.choice_table(choice, precision))
     out.print(tables.certificate_line(manifest.certificate), highlight=False)
+
+
+def _memory(bundle: Bundle, precision: str) -> Estimate | str:
+    """The estimate at the bundle's bench size, or why there is none."""
+    from edgeslim.errors import EdgeslimError
+
+    try:
+        import onnx
+        import onnx_ir as ir
+
+        from edgeslim.exporter.memory import estimate_memory
+    except ImportError as error:  # a device has an engine to run bundles, and need not have the tools to read graphs
+        return f"not estimated: {error}"
+    manifest = bundle.manifest
+    try:
+        graph = ir.from_proto(onnx.load_model_from_string(bundle.graph(precision)))
+        return estimate_memory(graph, (1, *manifest.bench_size, manifest.image.channels))
+    except EdgeslimError as error:
+        return f"not estimated: {error.message}"
 
 
 def _write(bundle: Bundle, precision: str, path: Path) -> None:

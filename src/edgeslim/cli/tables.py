@@ -9,8 +9,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+_LARGEST = 5
+
 if TYPE_CHECKING:
     from edgeslim.bench import Net
+    from edgeslim.exporter.memory import Estimate
     from edgeslim.runtime import Manifest
     from edgeslim.runtime.certificate import Certificate
     from edgeslim.runtime.manifest import LayerCoverage, TensorSpec
@@ -131,6 +134,24 @@ def coverage_table(coverage: Iterable[LayerCoverage]) -> Table:
     for layer in coverage:
         why = Text(layer.reason, "yellow") if layer.reason else Text(layer.family or "")
         table.add_row(Text(layer.layer), layer.operator, str(layer.width_before), str(layer.width_after), why)
+    return table
+
+
+def memory_table(memory: Estimate | str, precision: str) -> Table:
+    """What activations will take on this machine's CPU, and the largest of what is alive at the worst moment."""
+    table = Table(title=f"activations of {precision}", title_justify="left", box=box.SIMPLE, show_header=False)
+    table.add_column("", style="bold")
+    table.add_column("", overflow="fold")
+    if isinstance(memory, str):
+        table.add_row("peak", Text(memory, "yellow"))
+        return table
+    size = "x".join(map(str, memory.shape))
+    table.add_row("arena", f"{memory.arena_bytes:,} B for {size}, estimated for ONNX Runtime on this machine's CPU")
+    if memory.peak is not None:
+        where = f"{memory.peak.node} ({memory.peak.operator})"
+        table.add_row("alive at once", Text(f"{memory.live_bytes:,} B, at {where}"))
+        for life in memory.peak.alive[:_LARGEST]:
+            table.add_row("", Text(f"{life.bytes:,} B  {life.values[-1]}"))
     return table
 
 
