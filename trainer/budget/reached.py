@@ -41,9 +41,21 @@ class Reached:
         return words
 
     def __str__(self) -> str:
-        parts = [f"{name} {amount:.4g}" for name, amount in self.usage.items()]
+        parts = [f"{name} {_UNITS[name](amount)}" for name, amount in self.usage.items()]
         if self.latency_ms is not None and self.ratio is not None:
             parts.insert(0, f"{self.latency_ms:.3g} ms, {self.ratio:.3f} of the dense net's {self.dense_ms:.3g} ms")
         elif self.predicted_ms is not None:
             parts.insert(0, f"{self.predicted_ms:.3g} ms predicted, not measured")
-        return f"{self.target} on {self.device}: {'; '.join(parts)}"
+        where = f" on {self.device}" if self.device else ""
+        return f"{self.target}{where}: {'; '.join(parts)}"
+
+
+def _megabytes(amount: float) -> str:
+    return f"{amount / 1e6:.4g} MB"
+
+
+def _counted(amount: float) -> str:
+    return f"{amount / 1e6:,.4g} M"
+
+
+_UNITS = {"macs": _counted, "parameters": _counted, "memory": _megabytes, "file": _megabytes}

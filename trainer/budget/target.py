@@ -95,6 +95,8 @@ class Target:
         for undone in self.reached.undone:
             self.progress.note(f"taken back, for it made nothing faster: {undone}")
         self.progress.note(str(self.reached))
+        if widths == self.space.dense:
+            self.progress.note(f"{self.text} is no less than what the dense net takes: nothing is cut")
         cut = frozenset(label for (own, _), width in zip(units, widths, strict=True) for label in own[width:].tolist())
         self.memo.keep(key, cut, self.reached)
         return cut
@@ -169,8 +171,8 @@ class Target:
     def _plan(self, problem: Problem) -> Widened:
         """The best widths within the limits, none of which a wider one beats.
 
-        The programme knows the memory by what is alive at once; the block is larger by gaps that no formula tells. Where
-        the plan's own graph takes too much, its limit is tightened. Raises BudgetError.
+        The programme knows the memory by what is alive at once; the block is larger by gaps that no formula tells.
+        Where the plan's own graph takes too much, its limit is tightened. Raises BudgetError.
         """
         allowed = problem.limits.get("memory")
         for _ in range(_TIGHTENINGS):
