@@ -1,0 +1,197 @@
+"""The same net, cut to the same measured latency by edgeslim and by Torch-Pruning, and trained alike afterwards.
+
+    python -m tests.benchmarks.latency_peers RECIPE [--set KEY=VALUE ...] --targets 0.6 0.4 [--peer 0.8] --out DIR
+
+For every target: edgeslim prunes in one shot by the recipe's criterion, mends as the recipe says, and is measured to
+take that share of the dense net's latency. Torch-Pruning (l2 magnitude of groups, its default; the same share of every
+layer) is given the pruning ratio at which its net takes as long, found by bisection, with widths rounded to 16, which
+is the faster of its choices here. Both nets then have the recipe's fine-tuning with the dense net as teacher. --peer
+adds shares that only Torch-Pruning is cut to, so that its latency at equal accuracy can be read off.
+
+Scores are those of the test images, after everything is decided. Torch-Pruning is wrong on shortcuts that pad channels
+(docs/results/coverage.md): of a CIFAR ResNet only the channels inside blocks are offered to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import re
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeslim.bench.profile import Timed, WidthSpace, open_observer
+from edgeslim.cli.screen import LogProgress
+from edgeslim.exporter.cost import count_macs
+from edgeslim.trainer.evaluate import module_runner
+from edgeslim.trainer.fit import fit
+from edgeslim.trainer.models.cifar_resnet import CifarResNet
+from edgeslim.trainer.pruned import PrunedModel
+from edgeslim.trainer.recipe import OneShotSchedule, PruneSection, Recipe
+from edgeslim.trainer.recipe_file import load_recipe
+from edgeslim.trainer.recipe_target import TargetBudget
+from edgeslim.trainer.stages import train_dense
+from edgeslim.trainer.stages.channels import prune_channels, teacher_of
+from edgeslim.trainer.workspace import Workspace, open_workspace
+
+NEAR = 0.02
+"""How near, as a share, Torch-Pruning's latency must come to edgeslim's."""
+ROUND_TO = 16
+
+
+def main() -> None:
+    """Print and record a row for every net."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--targets", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--peer", type=float, nargs="*", default=[])
+    parser.add_argument("--profile", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter warns about itself
+        comparison = Comparison(load_recipe(given.recipe, given.set), given.out, given.profile)
+        comparison.run(given.targets, given.peer)
+
+
+class Comparison:
+    """One dense net, and everything that is cut from it."""
+
+    def __init__(self, recipe: Recipe, out: Path, profile: Path | None) -> None:
+        self._progress = LogProgress()
+        self._workspace: Workspace = open_workspace(recipe, out, self._progress)
+        self._profile, self._out = profile, out
+        self._dense, _ = train_dense(self._workspace, self._progress)
+        self._dense.eval()
+        self._example = torch.from_numpy(self._workspace.calibration(1))
+        self._observer = open_observer("cpu:1")
+
+    def run(self, targets: list[float], peers: list[float]) -> None:
+        """Cut, race, train, score. Latencies are measured before anything trains."""
+        nets: dict[str, nn.Module] = {"dense": self._dense}
+        for share in targets:
+            ours = self._edgeslim(share)
+            nets[f"edgeslim {share:g}"] = ours
+            nets[f"Torch-Pruning {share:g}"] = self._torch_pruning(self._race([self._dense, ours])[1])
+        for share in peers:
+            nets[f"Torch-Pruning {share:g}"] = self._torch_pruning(share)
+        timed = self._timed(list(nets.values()))
+        rows = []
+        for (name, net), latency in zip(nets.items(), timed, strict=True):
+            row = {"net": name, **self._figures(net, latency), "just cut": self._score(net)}
+            if name != "dense":
+                started = time.perf_counter()
+                self._finetune(net, name)
+                row |= {"trained": self._score(net), "seconds": time.perf_counter() - started}
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+        (self._out / "peers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def _edgeslim(self, share: float) -> nn.Module:
+        recipe = self._workspace.recipe
+        assert recipe.prune is not None
+        budget = TargetBudget(name="target", target=f"latency={share:g}x", profile=self._profile)
+        section: PruneSection = recipe.prune.model_copy(
+            update={"budget": budget, "schedule": OneShotSchedule(name="one_shot")}
+        )
+        net = PrunedModel.from_module(copy.deepcopy(self._dense), self._example)
+        prune_channels(self._workspace, net, section, {}, None, self._progress)
+        return net.compact()
+
+    def _torch_pruning(self, share: float) -> nn.Module:
+        """The net whose latency is nearest to this share of the dense one's."""
+        low, high, best, nearest = 0.0, 0.95, self._dense, np.inf
+        for _ in range(8):
+            ratio = (low + high) / 2
+            net = self._cut_by_peer(ratio)
+            latency = self._race([self._dense, net])[1]
+            if abs(latency / share - 1) < nearest:
+                best, nearest = net, abs(latency / share - 1)
+            if nearest < NEAR:
+                break
+            low, high = (ratio, high) if latency > share else (low, ratio)
+        self._progress.note(f"Torch-Pruning: {share:.3f} wanted, off by {nearest:.1%}")
+        return best
+
+    def _cut_by_peer(self, ratio: float) -> nn.Module:
+        import torch_pruning as tp
+
+        net = copy.deepcopy(self._dense)
+        for parameter in net.parameters():
+            parameter.requires_grad_(True)
+        ignored = [module for name, module in net.named_modules() if _ignored(net, name, module)]
+        pruner = tp.pruner.MagnitudePruner(
+            net,
+            self._example,
+            importance=tp.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=ratio,
+            ignored_layers=ignored,
+            round_to=ROUND_TO,
+        )
+        pruner.step()
+        return net.eval()
+
+    def _graph(self, net: nn.Module) -> tuple[bytes, WidthSpace]:
+        channels = PrunedModel.from_module(net, self._example).channels
+        shape = (1, self._workspace.kind.channels, *self._workspace.frame_size)
+        dense = tuple((family.width,) for family in channels.families)
+        space = WidthSpace(channels=channels, candidates=dense, shape=shape)
+        return space.graph(frozenset()), space
+
+    def _timed(self, nets: list[nn.Module], seconds: float = 20.0) -> tuple[Timed, ...]:
+        graphs = [self._graph(net) for net in nets]
+        return self._observer.race([graph for graph, _ in graphs], graphs[0][1].feeds, seconds)
+
+    def _race(self, nets: list[nn.Module]) -> list[float]:
+        return [1.0 / one.against_first.ratio for one in self._timed(nets, 4.0)]
+
+    def _figures(self, net: nn.Module, latency: Timed) -> dict[str, float]:
+        _, space = self._graph(net)
+        faster = latency.against_first
+        return {
+            "latency_ms": latency.latency_ms,
+            "share": 1 / faster.ratio,
+            "share_low": 1 / faster.high,
+            "share_high": 1 / faster.low,
+            "macs": count_macs(space.channels.model, space.shape),
+            "parameters": sum(p.numel() for p in net.parameters()),
+        }
+
+    def _finetune(self, net: nn.Module, name: str) -> None:
+        workspace = self._workspace
+        section = workspace.recipe.finetune.fit
+        place = self._out / "trained" / re.sub(r"\W+", "-", name)
+        net.train()
+        fit(
+            net, workspace.task, section, name="final", seed=workspace.recipe.seed, key=name,
+            terms=teacher_of(workspace, self._dense), directory=place, progress=self._progress,
+        )  # fmt: skip
+        net.eval()
+
+    def _score(self, net: nn.Module) -> dict[str, float | None]:
+        workspace = self._workspace
+        net.eval()
+        return dict(workspace.kind.score_test(module_runner(net, workspace.image), workspace.image))
+
+
+def _ignored(net: nn.Module, name: str, module: nn.Module) -> bool:
+    """The last layer, and in a CIFAR ResNet what lies on the shortcuts."""
+    if isinstance(net, CifarResNet):
+        return (
+            isinstance(module, nn.Linear)
+            or (isinstance(module, nn.Conv2d) and not name.endswith("conv1"))
+            or (name == "conv1")
+        )
+    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    return module is layers[-1]
+
+
+if __name__ == "__main__":
+    main()
