@@ -31,7 +31,6 @@ from edgeslim.cli.screen import LogProgress
 from edgeslim.exporter.cost import count_macs
 from edgeslim.trainer.evaluate import module_runner
 from edgeslim.trainer.fit import fit
-from edgeslim.trainer.models.cifar_resnet import CifarResNet
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe import OneShotSchedule, PruneSection, Recipe
 from edgeslim.trainer.recipe_file import load_recipe
@@ -39,6 +38,8 @@ from edgeslim.trainer.recipe_target import TargetBudget
 from edgeslim.trainer.stages import train_dense
 from edgeslim.trainer.stages.channels import prune_channels, teacher_of
 from edgeslim.trainer.workspace import Workspace, open_workspace
+
+from .peer_cut import cut_by_torch_pruning
 
 NEAR = 0.02
 """How near, as a share, Torch-Pruning's latency must come to edgeslim's."""
@@ -110,7 +111,7 @@ class Comparison:
         low, high, best, nearest = 0.0, 0.95, self._dense, np.inf
         for _ in range(8):
             ratio = (low + high) / 2
-            net = self._cut_by_peer(ratio)
+            net = cut_by_torch_pruning(self._dense, self._example, ratio, round_to=ROUND_TO)
             latency = self._race([self._dense, net])[1]
             if abs(latency / share - 1) < nearest:
                 best, nearest = net, abs(latency / share - 1)
@@ -119,24 +120,6 @@ class Comparison:
             low, high = (ratio, high) if latency > share else (low, ratio)
         self._progress.note(f"Torch-Pruning: {share:.3f} wanted, off by {nearest:.1%}")
         return best
-
-    def _cut_by_peer(self, ratio: float) -> nn.Module:
-        import torch_pruning as tp
-
-        net = copy.deepcopy(self._dense)
-        for parameter in net.parameters():
-            parameter.requires_grad_(True)
-        ignored = [module for name, module in net.named_modules() if _ignored(net, name, module)]
-        pruner = tp.pruner.MagnitudePruner(
-            net,
-            self._example,
-            importance=tp.importance.GroupMagnitudeImportance(p=2),
-            pruning_ratio=ratio,
-            ignored_layers=ignored,
-            round_to=ROUND_TO,
-        )
-        pruner.step()
-        return net.eval()
 
     def _graph(self, net: nn.Module) -> tuple[bytes, WidthSpace]:
         channels = PrunedModel.from_module(net, self._example).channels
@@ -179,18 +162,6 @@ class Comparison:
         workspace = self._workspace
         net.eval()
         return dict(workspace.kind.score_test(module_runner(net, workspace.image), workspace.image))
-
-
-def _ignored(net: nn.Module, name: str, module: nn.Module) -> bool:
-    """The last layer, and in a CIFAR ResNet what lies on the shortcuts."""
-    if isinstance(net, CifarResNet):
-        return (
-            isinstance(module, nn.Linear)
-            or (isinstance(module, nn.Conv2d) and not name.endswith("conv1"))
-            or (name == "conv1")
-        )
-    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    return module is layers[-1]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.latency_targets [unet resnet56 mobilenetv3-large] [--plans 30] [--record FILE.jsonl]
 
 Nets have random weights: latencies do not depend on them. Every latency is a share of the dense net's, both measured
-side by side in one run.
+side by side in one run. --peer also races Torch-Pruning's nets of the same MACs (`pip install torch-pruning==1.6.1`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from edgeslim.bench.profile import WidthSpace
 from edgeslim.bench.profile.check import check_model, summary
 from edgeslim.errors import BudgetError
 from edgeslim.exporter.cost import count_macs
@@ -29,6 +30,8 @@ from edgeslim.trainer.budget.target import Target
 from edgeslim.trainer.models.registry import build_model
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.recipe_target import TargetBudget
+
+from .peer_cut import cut_by_torch_pruning
 
 NETS = {
     "unet": ({"width": 32, "depth": 3}, 2, (192, 192)),
@@ -45,20 +48,21 @@ def main() -> None:
     parser.add_argument("nets", nargs="*", default=list(NETS))
     parser.add_argument("--plans", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peer", action="store_true")
     parser.add_argument("--record", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in given.nets:
-            for row in _measured(name, given.plans, given.threads, Path(folder) / f"{name}.sqlite"):
+            for row in _measured(name, given.plans, given.threads, Path(folder) / f"{name}.sqlite", given.peer):
                 rows.append(row)
                 print(json.dumps({key: value for key, value in row.items() if key != "rows"}), flush=True)
     if given.record is not None:
         given.record.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _measured(name: str, plans: int, threads: int, profile: Path) -> Iterator[dict[str, object]]:
+def _measured(name: str, plans: int, threads: int, profile: Path, peer: bool) -> Iterator[dict[str, object]]:
     net, size = _net(name)
     started = time.perf_counter()
     target = _target(net, size, TARGETS[0], threads, profile)
@@ -86,7 +90,7 @@ def _measured(name: str, plans: int, threads: int, profile: Path) -> Iterator[di
     }
     scores = np.random.default_rng(0).lognormal(0.0, 0.5, len(net.channels.unit_labels))
     for text in TARGETS:
-        yield _hit(name, net, size, text, threads, profile, scores)
+        yield _hit(name, net, size, text, threads, profile, scores, peer)
 
 
 def _hit(
@@ -97,6 +101,7 @@ def _hit(
     threads: int,
     profile: Path,
     scores: np.ndarray[tuple[int], np.dtype[np.float64]],
+    peer: bool,
 ) -> dict[str, object]:
     """A target from a warm profile, and the plan raced once more, by samples that no decision was made by."""
     started = time.perf_counter()
@@ -108,11 +113,13 @@ def _hit(
     seconds = time.perf_counter() - started
     assert target.reached is not None and target.place is not None and target.place.observer is not None
     space = target.space
-    _, again = target.place.observer.race([space.graph(frozenset()), space.graph(cut)], space.feeds, 10.0)
     compact = remove_channels(net.channels.model, net.channels, cut)
     shape = (1, 3, *size)
-    faster = again.against_first
     macs = count_macs(compact, shape) / count_macs(net.channels.model, shape)
+    peers = _peers(net, shape, macs) if peer else {}
+    graphs = [space.graph(frozenset()), space.graph(cut), *(graph for graph, _ in peers.values())]
+    _, again, *others = target.place.observer.race(graphs, space.feeds, 15.0)
+    faster = again.against_first
     return {
         "net": name,
         "what": text,
@@ -125,7 +132,29 @@ def _hit(
         "macs": macs,
         "conversion": faster.ratio * macs,
         "undone": list(target.reached.undone),
+        "peers": {
+            name: {"macs": own, "share": 1 / timed.against_first.ratio, "conversion": timed.against_first.ratio * own}
+            for (name, (_, own)), timed in zip(peers.items(), others, strict=True)
+        },
     }
+
+
+def _peers(net: PrunedModel, shape: tuple[int, ...], macs: float) -> dict[str, tuple[bytes, float]]:
+    """Torch-Pruning's nets whose share of the MACs is nearest, by its rounding: their graphs and that share."""
+    found = {}
+    dense, example = count_macs(net.channels.model, shape), torch.randn(shape)
+    for round_to in (None, 8, 16):
+        low, high, best = 0.0, 0.95, (b"", np.inf)
+        for _ in range(7):
+            ratio = (low + high) / 2
+            cut = PrunedModel.from_module(cut_by_torch_pruning(net.module, example, ratio, round_to), example)
+            share = count_macs(cut.channels.model, shape) / dense
+            if abs(share - macs) < abs(best[1] - macs):
+                widths = tuple((family.width,) for family in cut.channels.families)
+                best = WidthSpace(channels=cut.channels, candidates=widths, shape=shape).graph(frozenset()), share
+            low, high = (ratio, high) if share > macs else (low, ratio)
+        found[f"Torch-Pruning, round_to={round_to}"] = best
+    return found
 
 
 def _net(name: str) -> tuple[PrunedModel, tuple[int, int]]:
