@@ -6,8 +6,8 @@ to w channels, is measured at every width up to `WIDEST`. How far a width w lies
     bargain(w) = min over v > w of latency(v) / latency(w)
 
 is next to nothing on a smooth device; where channels are computed in blocks of m it is ((w + m) / w)^2 at the multiples
-of m. The step is the largest power of two at most of whose multiples the bargain has `SHARE` of that height. Below
-one step, its half and its quarter count as well where they are much faster.
+of m. The step is the largest power of two, up to 16, at most of whose multiples the bargain has `SHARE` of that height.
+Below one step, its half and its quarter count as well where they are much faster.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def measure_staircase(place: Place, progress: Progress) -> dict[int, float]:
 def find_step(staircase: Mapping[int, float]) -> Step:
     """The step of a staircase, width -> latency for all widths from 1 on."""
     widest = max(staircase)
-    multiple = widest // 2
+    multiple = widest // 4  # fewer than three multiples would be chance
     while multiple > SMOOTH and not _jumps_at(staircase, multiple):
         multiple //= 2
     below = [multiple // part for part in (4, 2) if multiple // part >= SMOOTH]

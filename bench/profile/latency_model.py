@@ -5,7 +5,7 @@
 A part is one layer of the traced graph with all that the backend fused it with, or another operator, with the
 conversions that move what it computes. Its latency at the plans of the profile is the sum of its operators', each the
 median over all places where such an operator was seen; between them lies a surface. a and b are fitted to the
-latencies of whole nets: what a run costs beside its operators, and what recording them does.
+latencies of whole nets: what a run costs beside its operators, less what recording them costs.
 
 The error is measured, not assumed: every plan of the profile is predicted by a model that has not seen it.
 """
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from edgeslim.errors import DeviceError
 from edgeslim.exporter.memory import AxisTerms
@@ -150,6 +149,19 @@ def _read_plan(
     return _Plan(widths=widths, parts=parts, whole_us=whole)
 
 
+def _correction(sums: NDArray[np.float64], measured: NDArray[np.float64]) -> tuple[float, float]:
+    """a and b by least squares of relative errors. sums: (nets, 2) of latencies and of nodes.  measured: (nets,).
+
+    b is negative where recording an operator takes longer than what a run costs beside it. a never is: where two
+    unknowns cannot be told apart, only a is fitted.
+    """
+    relative, ones = sums / measured[:, None], np.ones(len(measured))
+    (slope, per_node_us), *_ = np.linalg.lstsq(relative, ones, rcond=None)
+    if slope > 0:
+        return float(slope), float(per_node_us)
+    return float(relative[:, 0].sum() / np.square(relative[:, 0]).sum()), 0.0
+
+
 def _fit(space: WidthSpace, device: Fingerprint, plans: Sequence[_Plan]) -> LatencyModel:
     values = dict.fromkeys(value for plan in plans for value in plan.parts)
     parts = []
@@ -166,7 +178,5 @@ def _fit(space: WidthSpace, device: Fingerprint, plans: Sequence[_Plan]) -> Late
     whole = [plan for plan in plans if plan.whole_us is not None]
     sums = np.array([[sum(us for us, _ in plan.parts.values()), plan.nodes] for plan in whole], np.float64)
     measured = np.array([plan.whole_us for plan in whole], np.float64)
-    (slope, per_node_us), _ = nnls(sums / measured[:, None], np.ones(len(whole)))
-    return LatencyModel(
-        device=device, parts=tuple(parts), slope=float(slope), per_node_us=float(per_node_us), error=None
-    )
+    slope, per_node_us = _correction(sums, measured)
+    return LatencyModel(device=device, parts=tuple(parts), slope=slope, per_node_us=per_node_us, error=None)
