@@ -16,7 +16,7 @@ from edgeslim.errors import BudgetError
 from .programme import OutOfReach, Problem, Widened, least, usage, value, widen
 from .targets import Limit
 
-NEAR = 0.9
+NEAR = 0.93
 """Share of the target that the measured latency reaches: what is left unused is importance lost."""
 AIM = 0.965
 """Of the target, that a plan aims at: between both ends, with room for what the next measurement may differ by."""
