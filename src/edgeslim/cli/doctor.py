@@ -21,6 +21,7 @@ _PARTS = {
     "run bundles": ("runtime", ("numpy", "onnxruntime")),
     "measure": ("bench", ("numpy", "onnxruntime")),
     "export": ("export", ("onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime")),
+    "profile devices": ("profile", ("onnx-ir", "scipy", "onnxruntime")),
     "build on boards": ("remote", ("asyncssh",)),
     "train": ("train", ("torch", "safetensors", "lightning-fabric", "torchmetrics", "kornia", "pillow")),
     "write reports": ("train", ("jinja2", "matplotlib")),
