@@ -104,12 +104,15 @@ def fit_latency(
         if stored is not None and base is not None:
             known.append(_read_plan(space, widths, stored, latencies, base, profile, layer_of))
     whole = [plan for plan in known if plan.whole_us is not None]
-    if len(whole) < _FEWEST:
+    fewest = min(_FEWEST, len(plans))
+    if len(whole) < fewest:
         raise DeviceError(
-            f"{profile.path} knows {len(whole)} plans of this net on {device}; at least {_FEWEST} are needed",
+            f"{profile.path} knows {len(whole)} plans of this net on {device}; at least {fewest} are needed",
             "measure them with `edgeslim profile measure` on that device",
         )
     model = _fit(space, device, known)
+    if len(whole) < _FEWEST:
+        return model  # of a net with so few plans all were measured
     order = np.random.default_rng(0).permutation(len(whole))
     errors = []
     for fold in range(min(_FOLDS, len(whole))):
@@ -157,7 +160,7 @@ def _correction(sums: NDArray[np.float64], measured: NDArray[np.float64]) -> tup
     """
     relative, ones = sums / measured[:, None], np.ones(len(measured))
     (slope, per_node_us), *_ = np.linalg.lstsq(relative, ones, rcond=None)
-    if slope > 0:
+    if slope > 0 and len(measured) >= _FEWEST:
         return float(slope), float(per_node_us)
     return float(relative[:, 0].sum() / np.square(relative[:, 0]).sum()), 0.0
 

@@ -59,10 +59,14 @@ class WidthSpace:
         return {image.name or "": generator.standard_normal(self.shape).astype(np.float32)}
 
     def cut(self, widths: Sequence[int]) -> frozenset[int]:
-        """Labels of the units that go when any may: the last of each family."""
-        return frozenset(
-            label for family, width in zip(self.channels.families, widths) for label in family.labels[width:].tolist()
-        )
+        """Labels of the units that go when any may. Those that stay are spread evenly, and no tensor is left empty."""
+        cut = set[int]()
+        for family, width in zip(self.channels.families, widths, strict=True):
+            stay = np.linspace(0, family.width - 1, width).round().astype(np.int64)
+            cut.update(np.delete(family.labels, stay).tolist())
+        for _, ids in self.channels.emptied(cut):
+            cut.discard(int(ids[0]))
+        return frozenset(cut)
 
     def widths(self, cut: frozenset[int]) -> Widths:
         """How many units of every family a cut leaves."""
