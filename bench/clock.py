@@ -28,12 +28,13 @@ def time_ns(call: Call) -> int:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Collect garbage once, then keep the collector away until the block ends."""
-    was_enabled = gc.isenabled()
+    """Collect garbage once, then keep the collector away until the block ends. Within another such block: nothing."""
+    if not gc.isenabled():
+        yield
+        return
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        if was_enabled:
-            gc.enable()
+        gc.enable()

@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from edgeslim.atomic import write_bytes
+from edgeslim.bench.profile import CollectOptions
 from edgeslim.errors import ConfigError, UnsupportedGraphError, first_line
 from edgeslim.exporter.channels import ChannelMap, analyze
 from edgeslim.progress import Progress
@@ -34,16 +35,23 @@ _KEY = "edgeslim.profiled_net"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfiledNet:
-    """shape: (1, C, H, W) of the image behind a frame.  min_share: of every family's width, that stays."""
+    """shape: (1, C, H, W) of the image behind a frame.  min_share: of every family's width, that stays.
+
+    nets: how many plans of it are measured: who plans by a profile looks for the same ones there.
+    """
 
     channels: ChannelMap
     shape: tuple[int, ...]
     limits: WidthLimits
     min_share: float
+    nets: int
 
-    def target(self, section: TargetBudget, progress: Progress) -> Target:
-        """The budget that plans for it, whose model and measurements are those of any other planning."""
-        section = section.model_copy(update={"min_share": self.min_share})
+    def target(self, section: TargetBudget, progress: Progress, nets: int | None = None) -> Target:
+        """The budget that plans for it, whose model and measurements are those of any other planning.
+
+        nets: instead of its own.
+        """
+        section = section.model_copy(update={"min_share": self.min_share, "nets": nets or self.nets})
         budget = build_budget(section, self.limits, self.channels, self.shape, progress=progress)
         if not isinstance(budget, Target):
             raise ConfigError(f"{section.name} is no target", "give a TargetBudget")
@@ -69,6 +77,7 @@ def net_of_recipe(recipe: Recipe, progress: Progress) -> ProfiledNet:
         shape=(1, workspace.kind.channels, *workspace.frame_size),
         limits=limits_of(recipe.prune),
         min_share=0.25 if budget.name == "ratio" else budget.min_share,
+        nets=budget.nets if isinstance(budget, TargetBudget) else CollectOptions().nets,
     )
 
 
@@ -82,6 +91,7 @@ def write_net(net: ProfiledNet, path: str | os.PathLike[str]) -> None:
             "width_multiple": net.limits.multiple,
             "min_width": net.limits.minimum,
             "min_share": net.min_share,
+            "nets": net.nets,
         }
     )
     write_bytes(Path(path), bytes(ir.to_proto(model).SerializeToString()))
@@ -96,7 +106,11 @@ def read_net(path: str | os.PathLike[str]) -> ProfiledNet:
         shape, parameters = tuple(int(size) for size in told["shape"]), frozenset(map(str, told["parameters"]))
         limits = WidthLimits(multiple=int(told["width_multiple"]), minimum=int(told["min_width"]))
         return ProfiledNet(
-            channels=analyze(model, parameters), shape=shape, limits=limits, min_share=float(told["min_share"])
+            channels=analyze(model, parameters),
+            shape=shape,
+            limits=limits,
+            min_share=float(told["min_share"]),
+            nets=int(told["nets"]),
         )
     except OSError as error:
         raise UnsupportedGraphError(f"{path} cannot be read: {error.strerror}", hint) from error

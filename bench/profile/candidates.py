@@ -6,8 +6,9 @@ to w channels, is measured at every width up to `WIDEST`. How far a width w lies
     bargain(w) = min over v > w of latency(v) / latency(w)
 
 is next to nothing on a smooth device; where channels are computed in blocks of m it is ((w + m) / w)^2 at the multiples
-of m. The step is the largest power of two, up to 16, at most of whose multiples the bargain has `SHARE` of that height.
-Below one step, its half and its quarter count as well where they are much faster.
+of m. A bargain at w is explained by every power of two that divides w: the odd multiples tell them apart. The step is
+the smallest power of two at most of whose odd multiples the bargain has `SHARE` of its height. Below one step, its half
+and its quarter count as well where they are much faster.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edgeslim.exporter.channels.families import Family
 from edgeslim.progress import Progress, told_late
 
 from ..clock import undisturbed
+from .collect import MOST_SPREAD, observe_settled
 from .find import Place
 from .net_digest import net_digest
 from .reference import convolution
@@ -32,13 +34,13 @@ WIDEST = 64
 """A power of two."""
 MOST_CANDIDATES = 16
 """Of one family: more are thinned out evenly, dense and narrowest stay."""
-SHARE = 0.25
+SHARE = 0.2
 """Of a jump's full height: layouts have to be changed back and forth, and part of a kernel is no work on channels."""
 SMOOTH = 4
 """The step of a device without jumps: finer ones would only make more candidates."""
 _SIZE = (24, 24)
 _SECONDS = 0.05
-_MOST = 2 / 3
+_MOST = 0.5
 _MUCH_FASTER = 0.85
 
 
@@ -57,17 +59,20 @@ class Step:
 def measure_staircase(place: Place, progress: Progress) -> dict[int, float]:
     """Latency in us of a 3x3 convolution from w to w channels, for w in 1..WIDEST; from the profile where it is known.
 
-    Raises DeviceError where it is not, and the device is not here.
+    Raises DeviceError where it is not, and the device is not here, or does not settle.
     """
     device, profile, seen = place.fingerprint, place.profile, list[tuple[int, float, float]]()
     told = told_late(progress, "staircase")
+    usual_us = profile.reference_us(device)
     with undisturbed():
         for width in range(1, WIDEST + 1):
             graph, feeds = convolution(width, width, (3, 3), _SIZE)
             digest = net_digest(graph, feeds)
             known = profile.net(device, digest)
             if (known is None or known.latency_us is None) and place.observer is not None:
-                profile.add(device, digest, place.observer.observe(graph, feeds, _SECONDS))
+                found = observe_settled(place.observer, graph, feeds, usual_us, _SECONDS, settled=MOST_SPREAD)
+                usual_us = usual_us or found.reference_us
+                profile.add(device, digest, found)
                 known = profile.net(device, digest)
             if known is None or known.latency_us is None or known.reference_us is None:
                 raise DeviceError(
@@ -81,18 +86,18 @@ def measure_staircase(place: Place, progress: Progress) -> dict[int, float]:
 
 def find_step(staircase: Mapping[int, float]) -> Step:
     """The step of a staircase, width -> latency for all widths from 1 on."""
-    widest = max(staircase)
-    multiple = widest // 4  # fewer than three multiples would be chance
-    while multiple > SMOOTH and not _jumps_at(staircase, multiple):
-        multiple //= 2
+    multiple = 2 * SMOOTH
+    while multiple < max(staircase) and not _jumps_at(staircase, multiple):
+        multiple *= 2
+    if multiple >= max(staircase):
+        multiple = SMOOTH
     below = [multiple // part for part in (4, 2) if multiple // part >= SMOOTH]
     whole = staircase[multiple]
     return Step(multiple=multiple, below=tuple(w for w in below if staircase[w] < _MUCH_FASTER * whole))
 
 
 def _jumps_at(staircase: Mapping[int, float], multiple: int) -> bool:
-    widest = max(staircase)
-    multiples = range(multiple, widest, multiple)
+    multiples = range(multiple, max(staircase), 2 * multiple)
     jumps = 0
     for width in multiples:
         bargain = min(latency for other, latency in staircase.items() if other > width) / staircase[width]

@@ -11,14 +11,17 @@ guesses would be a guess.
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeslim.errors import ConfigError, DeviceError
 from edgeslim.progress import Progress, told_late
+from edgeslim.runtime.backends import Array
 
 from ..clock import undisturbed
 from .find import Place
@@ -52,7 +55,12 @@ class CollectOptions:
 
 
 def design(candidates: Sequence[Widths], nets: int, seed: int = 0) -> list[Widths]:
-    """The plans to measure: the dense net, the narrowest, and a Latin hypercube of `nets` - 2 plans."""
+    """As many different plans to measure: the dense net, the narrowest, and a Latin hypercube.
+
+    All plans there are, where there are no more than that.
+    """
+    if math.prod(map(len, candidates)) <= nets:
+        return sorted(itertools.product(*candidates), key=lambda plan: (-sum(plan), plan))
     generator = np.random.default_rng(seed)
     dense, narrowest = tuple(own[-1] for own in candidates), tuple(own[0] for own in candidates)
     count = max(0, nets - 2)
@@ -61,7 +69,10 @@ def design(candidates: Sequence[Widths], nets: int, seed: int = 0) -> list[Width
         levels = np.floor(np.arange(count) * len(own) / max(count, 1)).astype(int)
         columns.append(np.asarray(own)[generator.permutation(levels)])
     rows = [tuple(int(w) for w in row) for row in np.array(columns, np.int64).reshape(len(columns), count).T]
-    return list(dict.fromkeys([dense, narrowest, *rows]))
+    plans = dict.fromkeys([dense, narrowest, *rows])
+    while len(plans) < nets:  # some were drawn twice
+        plans[tuple(int(generator.choice(own)) for own in candidates)] = None
+    return list(plans)
 
 
 def collect(
@@ -87,7 +98,7 @@ def collect(
             if nodes and all(node.operator.key in known for node in nodes):
                 profile.add_structure(device, digest, nodes)
             else:
-                seen = observe_settled(observer, graph, space, profile.reference_us(device), options.seconds)
+                seen = observe_settled(observer, graph, space.feeds, profile.reference_us(device), options.seconds)
                 profile.add(device, digest, seen)
                 known.update(node.operator.key for node in seen.nodes)
                 whole += 1
@@ -98,20 +109,27 @@ def collect(
 
 
 def observe_settled(
-    observer: Observer, graph: bytes, space: WidthSpace, reference_us: float | None, seconds: float
+    observer: Observer,
+    graph: bytes,
+    feeds: Mapping[str, Array],
+    reference_us: float | None,
+    seconds: float,
+    *,
+    settled: float = SETTLED,
 ) -> Observation:
     """Observe a net until its latency is steady: the steadiest of some attempts.
 
-    reference_us: the reference work's usual latency, None where nothing was measured yet. Raises DeviceError with the
-    spread where none is steady enough, or the device has become slow.
+    reference_us: the reference work's usual latency, None where nothing was measured yet.  settled: spread at which
+    there is no further attempt. Raises DeviceError with the spread where none is steady enough, or the device has
+    become slow.
     """
     seen: list[Observation] = []
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_SECONDS * attempt)
         with undisturbed():
-            seen.append(observer.observe(graph, space.feeds, seconds))
-        if seen[-1].spread <= SETTLED and _slowdown(seen[-1], reference_us) <= MOST_SLOWDOWN:
+            seen.append(observer.observe(graph, feeds, seconds))
+        if seen[-1].spread <= settled and _slowdown(seen[-1], reference_us) <= MOST_SLOWDOWN:
             return seen[-1]
     usable = [one for one in seen if _slowdown(one, reference_us) <= MOST_SLOWDOWN]
     if not usable:

@@ -12,6 +12,7 @@ The error is measured, not assumed: every plan of the profile is predicted by a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,8 @@ def fit_latency(
 ) -> LatencyModel:
     """The model of a space by what the profile knows of these plans on a device.
 
-    Raises DeviceError where it knows too few of them.
+    Raises DeviceError where it knows too few of them. Of a space with hardly any plans all are known: there is no error
+    to be measured then, for none can be left out.
     """
     latencies, base = profile.latencies(device), profile.reference_us(device)
     layer_of: dict[str, bool] = {}
@@ -104,15 +106,16 @@ def fit_latency(
         if stored is not None and base is not None:
             known.append(_read_plan(space, widths, stored, latencies, base, profile, layer_of))
     whole = [plan for plan in known if plan.whole_us is not None]
-    fewest = min(_FEWEST, len(plans))
-    if len(whole) < fewest:
+    needed = min(_FEWEST, math.prod(map(len, space.candidates)))
+    if len(whole) < needed:
         raise DeviceError(
-            f"{profile.path} knows {len(whole)} plans of this net on {device}; at least {fewest} are needed",
-            "measure them with `edgeslim profile measure` on that device",
+            f"{profile.path} knows {len(whole)} of the {len(plans)} plans of this net that it should know on {device}; "
+            f"at least {needed} are needed",
+            f"measure them there: `edgeslim profile measure NET --nets {len(plans)}`",
         )
     model = _fit(space, device, known)
     if len(whole) < _FEWEST:
-        return model  # of a net with so few plans all were measured
+        return model
     order = np.random.default_rng(0).permutation(len(whole))
     errors = []
     for fold in range(min(_FOLDS, len(whole))):
@@ -145,6 +148,11 @@ def _read_plan(
     for value, key in stored.nodes:
         name = layers.get(value, value)
         latency_us, count = parts.get(name, (0.0, 0))
+        if key not in latencies:
+            raise DeviceError(
+                f"{profile.path} knows a net with the operator {profile.operator(key).name}, but no latency of it",
+                "measure a new profile",
+            )
         parts[name] = (latency_us + latencies[key].latency_us, count + 1)
     whole = stored.latency_us
     if whole is not None and stored.reference_us is not None:

@@ -12,6 +12,7 @@ half of its samples, and half a microsecond: a median would jump by a tenth for 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from edgeslim.runtime.backends import Array
 from edgeslim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 from ..clock import NS_PER_S, time_ns
+from ..measure import check_threads
 from .fingerprint import Fingerprint, fingerprint_here
 from .operator import Operator
 from .race import Timed, race
@@ -93,10 +95,12 @@ class Observer(Protocol):
 def open_observer(device: str) -> OnnxRuntimeObserver:
     """The observer of a device by its name: "cpu:2" is ONNX Runtime on this machine's CPU with two threads.
 
-    Raises DeviceError for a device on which nothing can be observed yet, or a name that is none.
+    Raises DeviceError for a device on which nothing can be observed yet, or a name that is none, ConfigError for more
+    threads than there are cores.
     """
     kind, _, number = device.partition(":")
-    if kind == "cpu" and number.isdigit() and int(number) > 0:
+    if kind == "cpu" and re.fullmatch(r"[1-9][0-9]{0,5}", number):
+        check_threads(int(number))
         return OnnxRuntimeObserver(threads=int(number))
     if kind in ("cuda", "tensorrt", "ssh"):
         raise DeviceError(

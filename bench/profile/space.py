@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeslim.exporter.channels import ChannelMap
+from edgeslim.exporter.channels.labels import Ids
 from edgeslim.exporter.channels.rules.contraction import WEIGHTED
 from edgeslim.exporter.memory import AxisTerms, FamilyIndex
 from edgeslim.exporter.passes.embed_preprocess import embed_preprocess
@@ -56,16 +57,32 @@ class WidthSpace:
             batch, channels, height, width = self.shape
             return {"frame": generator.integers(0, 256, (batch, height, width, channels), dtype=np.uint8)}
         image = self.channels.model.graph.inputs[0]
-        return {image.name or "": generator.standard_normal(self.shape).astype(np.float32)}
+        dtype = np.dtype(np.float32) if image.dtype is None else image.dtype.numpy()
+        numbers = generator.standard_normal(self.shape) if dtype.kind == "f" else generator.integers(0, 128, self.shape)
+        return {image.name or "": numbers.astype(dtype)}
 
-    def cut(self, widths: Sequence[int]) -> frozenset[int]:
-        """Labels of the units that go when any may. Those that stay are spread evenly, and no tensor is left empty."""
-        cut = set[int]()
-        for family, width in zip(self.channels.families, widths, strict=True):
-            stay = np.linspace(0, family.width - 1, width).round().astype(np.int64)
-            cut.update(np.delete(family.labels, stay).tolist())
+    def cut(self, widths: Sequence[int], orders: Sequence[Ids] | None = None) -> frozenset[int]:
+        """Labels of the units that go: the last of each family. orders: its labels, those that stay longest first.
+
+        No tensor is left without a channel, a piece of a Split for one: its first stays, and another unit of the family
+        goes in its place, so that the widths are what they were. Where none can, one more stays.
+        """
+        lists = [own.tolist() for own in orders or [family.labels for family in self.channels.families]]
+        kept = [own[:width] for own, width in zip(lists, widths)]
+        cut = {label for own, width in zip(lists, widths) for label in own[width:]}
+        place = {label: (number, order) for number, own in enumerate(lists) for order, label in enumerate(own)}
         for _, ids in self.channels.emptied(cut):
-            cut.discard(int(ids[0]))
+            if not cut.issuperset(ids.tolist()):  # spared for another tensor already
+                continue
+            first = min(ids.tolist(), key=lambda label: place[label][1])
+            cut.remove(first)
+            missing = len(self.channels.emptied(cut))
+            own = kept[place[first][0]]
+            instead = next((one for one in reversed(own) if len(self.channels.emptied({*cut, one})) == missing), None)
+            if instead is not None:
+                own.remove(instead)
+                cut.add(instead)
+            own.insert(0, first)
         return frozenset(cut)
 
     def widths(self, cut: frozenset[int]) -> Widths:

@@ -1,19 +1,21 @@
 """Near a latency by measuring: plan, race, correct, until the net that really runs is within the target.
 
 The programme knows the latency by a model, which errs by some percent. So its limit is moved by what it was wrong about
-the last plan, and what is returned has been measured beside the dense net. Then cuts are taken back that make nothing
-faster: by the model for all families, by a race for those of which the model is least sure.
+the last plan, between the limits that turned out too low and too high; what is returned has been measured beside the
+dense net, and is never slower than that. Then cuts are taken back that make nothing faster: by the model for all
+families, by a race for those of which the model is least sure.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgeslim.bench.profile import Timed, Widths
 from edgeslim.errors import BudgetError
 
-from .programme import OutOfReach, Problem, Widened, least, usage, value, widen
+from .programme import OutOfReach, Problem, Widened, exceeds, least, usage, value, widen
 from .targets import Limit
 
 NEAR = 0.93
@@ -61,32 +63,47 @@ class Approach:
     def run(self) -> Raced:
         """The plan that keeps the most importance of those that were measured within the target.
 
-        Raises BudgetError with the fastest that was measured where none is.
+        Raises BudgetError with the fastest that was measured where none is, OutOfReach where the other limits cannot be
+        met, or leave no plan to be measured.
         """
         start = self._raced(tuple(ladder.widths[-1] for ladder in self.problem.ladders), {})
-        wanted_ms = self.latency.at(start.dense_ms, self.share)
-        if start.timed.latency_ms <= wanted_ms and self._meets_all(start.widths):
+        if start.timed.latency_ms <= self._wanted_ms(start.dense_ms) and self._meets_all(start.widths):
             return start
         best: Raced | None = None
-        fastest, tried = start, set[Widths]()
-        limit_us = AIM * start.predicted_us * wanted_ms / start.timed.latency_ms
+        tried: dict[Widths, Raced] = {}
+        low_us, high_us = 0.0, math.inf  # limits whose plans are too fast, and too slow
+        limit_us = AIM * start.predicted_us * self._wanted_ms(start.dense_ms) / start.timed.latency_ms
         for _ in range(ATTEMPTS):
-            widths, undone = self._plan(limit_us)
-            if widths in tried:
+            try:
+                widths, undone = self._plan(limit_us)
+            except OutOfReach:
+                if not tried:
+                    raise
                 break
-            tried.add(widths)
-            seen = self._raced(widths, undone)
-            fastest = min(fastest, seen, key=lambda one: one.timed.latency_ms)
-            ratio = seen.timed.latency_ms / self.latency.at(seen.dense_ms, self.share)
+            known = widths in tried
+            seen = tried[widths] if known else self._raced(widths, undone)
+            tried[widths] = seen
+            ratio = seen.timed.latency_ms / self._wanted_ms(seen.dense_ms)
             if ratio <= 1.0 and (best is None or seen.value > best.value):
                 best = seen
-            if NEAR <= ratio <= 1.0:
+            if NEAR <= ratio <= 1.0 or (known and not (ratio < 1.0 and high_us < math.inf)):
                 break
             # Too slow: from what the model says of this very plan, for there its error is known. Too fast: on.
-            limit_us = (min(limit_us, seen.predicted_us) if ratio > 1.0 else limit_us) * AIM / ratio
+            if ratio > 1.0:
+                high_us = min(high_us, seen.predicted_us)
+                limit_us = min(limit_us, seen.predicted_us) * AIM / ratio
+            else:
+                low_us = max(low_us, limit_us)
+                limit_us = limit_us * AIM / ratio
+            if not low_us < limit_us < high_us:  # where the model errs by more than what lies between two plans
+                limit_us = (low_us + high_us) / 2
         if best is None:
-            raise self._out_of_reach(fastest)
+            raise self._out_of_reach(min(tried.values(), key=lambda one: one.timed.latency_ms))
         return self._without_doubts(best)
+
+    def _wanted_ms(self, dense_ms: float) -> float:
+        """The most that a plan may take: a pruned net that is slower than the dense one helps nobody."""
+        return min(dense_ms, self.latency.at(dense_ms, self.share))
 
     def _plan(self, limit_us: float) -> tuple[Widths, dict[int, tuple[int, int]]]:
         """The best widths by the model; the fastest where none meet its limit."""
@@ -116,18 +133,29 @@ class Approach:
     def _meets_all(self, widths: Widths) -> bool:
         """Whether a plan is within all limits but that of latency."""
         used = usage(self.problem, widths)
-        return all(used[name] <= limit for name, limit in self.problem.limits.items())
+        return not any(exceeds(used[name], limit) for name, limit in self.problem.limits.items())
 
     def _out_of_reach(self, fastest: Raced) -> BudgetError:
         floor = least(self.problem, "latency").widths
         if floor != fastest.widths and self._meets_all(floor):
             fastest = min(fastest, self._raced(floor, {}), key=lambda one: one.timed.latency_ms)
-        wanted_ms = self.latency.at(fastest.dense_ms, self.share)
+        wanted_ms = self._wanted_ms(fastest.dense_ms)
         ratio = fastest.timed.latency_ms / fastest.dense_ms
+        seen = (
+            f"the fastest plan that was measured takes {fastest.timed.latency_ms:.3g} ms, {ratio:.3f} of the dense "
+            f"net's {fastest.dense_ms:.3g} ms"
+        )
+        within = f" within {', '.join(sorted(self.problem.limits))}" if self.problem.limits else ""
+        if ratio >= 1.0:
+            return BudgetError(
+                f"no plan{within} is faster than the dense net: {seen}",
+                "pruning does not pay on this device: leave the net dense, or allow other widths (min_share, "
+                "min_width, width_multiple)",
+            )
         return BudgetError(
-            f"{self.latency} is {wanted_ms:.3g} ms here and cannot be reached: the fastest plan that was measured "
-            f"takes {fastest.timed.latency_ms:.3g} ms, {ratio:.2f} of the dense net's {fastest.dense_ms:.3g} ms",
-            f"ask for latency={min(1.0, ratio * 1.02):.2f}x or more, or allow narrower widths (min_share, min_width)",
+            f"{self.latency} is {wanted_ms:.3g} ms here and cannot be reached{within}: {seen}",
+            f"ask for latency={math.ceil(min(1.0, ratio * 1.02) * 100) / 100:g}x or more, or allow narrower widths "
+            "(min_share, min_width)",
         )
 
     def _without_doubts(self, best: Raced) -> Raced:
@@ -152,7 +180,7 @@ class Approach:
         if not faster:
             return best
         _, family, wider, timed = min(faster, key=lambda one: one[0])
-        if timed.latency_ms > self.latency.at(dense_ms, self.share):
+        if timed.latency_ms > self._wanted_ms(dense_ms):
             return best
         undone = {**best.undone, family: (best.widths[family], wider[family])}
         return self._measured(wider, timed, dense_ms, undone)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .targets import amount_in_words
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
@@ -12,6 +14,7 @@ class Reached:
 
     ratio: latency / dense, with its interval.  predicted_ms: by the latency model.  model_error: (median, worst) error
     of that model, as shares.  usage: of the other resources, counted.  undone: cuts that were taken back.
+    untouched: the net met the target as it was, and nothing was cut for it.
     """
 
     target: str
@@ -27,6 +30,7 @@ class Reached:
     model_error: tuple[float, float] | None = None
     usage: Mapping[str, float] = field(default_factory=dict)
     undone: tuple[str, ...] = ()
+    untouched: bool = False
 
     @property
     def origin(self) -> dict[str, str]:
@@ -41,21 +45,11 @@ class Reached:
         return words
 
     def __str__(self) -> str:
-        parts = [f"{name} {_UNITS[name](amount)}" for name, amount in self.usage.items()]
+        parts = [f"{name} {amount_in_words(name, amount)}" for name, amount in self.usage.items()]
         if self.latency_ms is not None and self.ratio is not None:
             parts.insert(0, f"{self.latency_ms:.3g} ms, {self.ratio:.3f} of the dense net's {self.dense_ms:.3g} ms")
         elif self.predicted_ms is not None:
             parts.insert(0, f"{self.predicted_ms:.3g} ms predicted, not measured")
-        where = f" on {self.device}" if self.device else ""
-        return f"{self.target}{where}: {'; '.join(parts)}"
-
-
-def _megabytes(amount: float) -> str:
-    return f"{amount / 1e6:.4g} MB"
-
-
-def _counted(amount: float) -> str:
-    return f"{amount / 1e6:,.4g} M"
-
-
-_UNITS = {"macs": _counted, "parameters": _counted, "memory": _megabytes, "file": _megabytes}
+        if self.untouched:
+            parts.append("nothing was cut, for the net met it as it was")
+        return f"{self.target}{f' on {self.device}' if self.device else ''}: {'; '.join(parts)}"

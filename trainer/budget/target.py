@@ -10,7 +10,7 @@ What is returned was measured, unless the device is not here: then it is a predi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -40,9 +40,10 @@ from .costs import Costs, arena_bytes, count_costs
 from .ladders import by_score, ladder_of
 from .limits import WidthLimits
 from .memo import Memo, memo_key
-from .programme import Ladder, Problem, Widened, solve, widen
+from .programme import Ladder, OutOfReach, Problem, Widened, solve, widen
 from .reached import Reached
 from .targets import Limit
+from .unreachable import in_words
 
 _DEFAULT_STEP = Step(multiple=8)
 """Of widths where nothing is timed."""
@@ -83,21 +84,21 @@ class Target:
         measurements do not settle or a foreign profile knows too little.
         """
         share *= self.part
-        device = "" if self.place is None else self.place.fingerprint.digest
-        key = memo_key(scores, share, self.text, device, repr(self.space.candidates))
+        key = memo_key(scores, share, *self._question)
         remembered = self.memo.recall(key)
         if remembered is not None:
             cut, self.reached = remembered
             return cut
         units = by_score(channels, scores)
         problem = self._problem([ladder_of(own, self.space.candidates[i]) for i, (_, own) in enumerate(units)], share)
-        widths, self.reached = self._search(problem, share)
+        try:
+            widths, self.reached = self._search(problem, share)
+        except OutOfReach as error:
+            raise in_words(error, self.limits, self.costs.usage(self.space.dense), share) from error
         for undone in self.reached.undone:
             self.progress.note(f"taken back, for it made nothing faster: {undone}")
         self.progress.note(str(self.reached))
-        if widths == self.space.dense:
-            self.progress.note(f"{self.text} is no less than what the dense net takes: nothing is cut")
-        cut = frozenset(label for (own, _), width in zip(units, widths, strict=True) for label in own[width:].tolist())
+        cut = self.space.cut(widths, [own for own, _ in units])
         self.memo.keep(key, cut, self.reached)
         return cut
 
@@ -138,6 +139,18 @@ class Target:
         return count_costs(self.space, {limit.resource for limit in self.limits}, self.model)
 
     @property
+    def _question(self) -> tuple[str, ...]:
+        """All that a plan depends on beside scores, and nothing that is measured: it is asked again after a pause."""
+        place = self.place
+        families = [(family.name, family.width) for family in self.channels.families]
+        return (
+            self.text,
+            "" if place is None else place.fingerprint.digest,
+            "foreign" if place is not None and place.foreign else "here",
+            repr((families, self.shape, self.takes_frames, self.widths, self.min_share)),
+        )
+
+    @property
     def _latency(self) -> Limit | None:
         return next((limit for limit in self.limits if limit.resource == "latency"), None)
 
@@ -161,12 +174,13 @@ class Target:
         latency = self._latency
         if latency is not None and self._placed.foreign:
             predicted_us = self.costs.usage(self.space.dense)["latency"]
-            problem = replace(problem, limits={**problem.limits, "latency": latency.at(predicted_us, share)})
+            most_us = min(predicted_us, latency.at(predicted_us, share))
+            problem = replace(problem, limits={**problem.limits, "latency": most_us})
         if latency is None or self._placed.foreign:
-            widths = self._plan(problem).widths
-            return widths, self._reached(widths, None)
+            widened = self._plan(problem)
+            return widened.widths, self._reached(problem, widened.widths, share, _undone(widened))
         raced = Approach(problem=problem, latency=latency, share=share, plan=self._plan, race=self._race).run()
-        return raced.widths, self._reached(raced.widths, raced)
+        return raced.widths, self._reached(problem, raced.widths, share, raced.undone, raced)
 
     def _plan(self, problem: Problem) -> Widened:
         """The best widths within the limits, none of which a wider one beats.
@@ -200,14 +214,21 @@ class Target:
         others = iter(timed[1:])
         return timed[0].latency_ms, tuple(timed[0] if widths == space.dense else next(others) for widths in plans)
 
-    def _reached(self, widths: Widths, raced: Raced | None) -> Reached:
+    def _reached(
+        self,
+        problem: Problem,
+        widths: Widths,
+        share: float,
+        undone: Mapping[int, tuple[int, int]],
+        raced: Raced | None = None,
+    ) -> Reached:
         used = self.costs.usage(widths)
         if "memory" in used:
             used["memory"] = float(arena_bytes(self.space, widths))
         predicted_us = used.pop("latency", None)
         names = [family.name for family in self.channels.families]
         found = Reached(
-            target=self.text,
+            target=self.text if share == 1.0 else f"{share:.3g} of the way to {self.text}",
             device="" if self.place is None else str(self.place.fingerprint),
             device_digest="" if self.place is None else self.place.fingerprint.digest,
             foreign=self.place is not None and self.place.foreign,
@@ -216,6 +237,8 @@ class Target:
             if self.model is None or self.model.error is None
             else (self.model.error.median, self.model.error.worst),
             usage=used,
+            undone=tuple(f"{names[f]} from {before} to {now}" for f, (before, now) in sorted(undone.items())),
+            untouched=widths == tuple(ladder.widths[-1] for ladder in problem.ladders),
         )
         if raced is None:
             return found
@@ -227,5 +250,8 @@ class Target:
             ratio=1.0 / faster.ratio,
             ratio_low=1.0 / faster.high,
             ratio_high=1.0 / faster.low,
-            undone=tuple(f"{names[f]} from {before} to {now}" for f, (before, now) in sorted(raced.undone.items())),
         )
+
+
+def _undone(widened: Widened) -> Mapping[int, tuple[int, int]]:
+    return {step.family: (step.before, step.after) for step in widened.undone}

@@ -4,17 +4,19 @@
     limit    = resource ("=" | "<" | "<=") number [ unit ]
     resource = latency | macs | parameters | memory | file
 
-`x` is a share of what the dense net takes, and so is a count below 1 without a unit. `=` and `<` mean the same: at most
-so much, and as little less as can be.
+`x` is a share of what the dense net takes, and so is any number below 1 without a unit. `=` and `<` mean the same: at
+most so much, and as little less as can be.
 Memory is the peak of activations, file the size of the model. Bytes are counted in powers of a thousand (kB, MB, GB)
 or of 1,024 (KiB, MiB, GiB).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal, get_args
 
 from edgeslim.errors import ConfigError
@@ -31,7 +33,7 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
     "file": _BYTES,
 }
 """Unit -> how many of the resource's own: microseconds, counts, bytes."""
-_LIMIT = re.compile(r"(?P<resource>[a-z]+)\s*(?:<=|=|<)\s*(?P<number>\d+\.?\d*|\.\d+)\s*(?P<unit>[A-Za-z]*)")
+_LIMIT = re.compile(r"(?P<resource>[a-z]+)\s*(?:<=|=|<)\s*(?P<number>\d+\.?\d*|\.\d+)\s*(?P<unit>[A-Za-z]*)", re.ASCII)
 EXAMPLES = '"latency=8ms", "latency=0.5x" or "macs=0.5x,memory<64MB"'
 
 
@@ -50,9 +52,13 @@ class Limit:
 
     def __str__(self) -> str:
         if self.relative:
-            return f"{self.resource}={self.amount:g}x"
-        unit, scale = {"latency": ("ms", 1e3), "memory": ("MB", 1e6), "file": ("MB", 1e6)}.get(self.resource, ("", 1.0))
-        return f"{self.resource}={self.amount / scale:g}{unit}"
+            return f"{self.resource}={_digits(self.amount)}x"
+        unit = {"latency": "ms", "memory": "MB", "file": "MB"}.get(self.resource, "")
+        number = self.amount / _UNITS[self.resource][unit]
+        if number * _UNITS[self.resource][unit] != self.amount:  # division has rounded: in the resource's own unit
+            unit = next(name for name, scale in _UNITS[self.resource].items() if scale == 1.0)
+            number = self.amount
+        return f"{self.resource}={_digits(number)}{unit}"
 
 
 def parse_target(text: object) -> tuple[Limit, ...]:
@@ -65,6 +71,24 @@ def parse_target(text: object) -> tuple[Limit, ...]:
     if twice is not None:
         raise ConfigError(f"target {text!r} limits {twice} twice", "say it once")
     return limits
+
+
+def amount_in_words(resource: str, amount: float) -> str:
+    """So much of a resource, in the unit in which a person reads it: "8.25 ms", "1.5 MB", "2.58 M"."""
+    if resource == "latency":
+        return f"{amount / 1e3:.3g} ms"
+    name, scale = "", 1.0
+    for prefix, larger in (("k", 1e3), ("M", 1e6), ("G", 1e9)):
+        if amount >= larger:
+            name, scale = prefix, larger
+    unit = name + ("B" if resource in ("memory", "file") else "")
+    return f"{amount / scale:.4g} {unit}".rstrip()
+
+
+def _digits(number: float) -> str:
+    """A number as a target has it: all of its digits, and no exponent."""
+    text = format(Decimal(repr(number)), "f")
+    return text.removesuffix(".0")
 
 
 def _parse_limit(part: str, text: str) -> Limit:
@@ -84,6 +108,8 @@ def _parse_limit(part: str, text: str) -> Limit:
             f"target {text!r}: the unit of {resource} is {unit or 'missing'!r}; it may be {known}",
             f"write for example {EXAMPLES}",
         )
+    if not math.isfinite(number * max(units.values())):
+        raise ConfigError(f"target {text!r}: {part!r} is too large a number", f"write for example {EXAMPLES}")
     if not number > 0:
         raise ConfigError(f"target {text!r}: {part!r} leaves nothing", f"write for example {EXAMPLES}")
     relative = unit == "x" or (unit == "" and number < 1)

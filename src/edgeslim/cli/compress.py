@@ -47,15 +47,15 @@ def run(
 
     Stages that an earlier run of the same recipe finished in --out are reused.
     """
+    overrides = [*(set_ or ()), *(["prune.budget.allow_foreign_profile=true"] if allow_foreign_profile else ())]
     if pareto is not None:
-        return _front(recipe, set_, out_, fresh, json, devices * num_nodes, pareto)
+        return _front(recipe, overrides, out_, fresh, json, devices * num_nodes, pareto)
     from edgeslim.trainer.compress import assist, compress
     from edgeslim.trainer.ranks.launch import Launch
     from edgeslim.trainer.recipe_file import load_recipe
 
     launch = Launch(devices=devices, num_nodes=num_nodes, strategy=strategy)
     launch.check(sys.argv[1:])
-    overrides = [*(set_ or ()), *(["prune.budget.allow_foreign_profile=true"] if allow_foreign_profile else ())]
     parsed = load_recipe(recipe, overrides)
     command = launch.line(sys.argv[1:]) if launch.processes > 1 else shlex.join(["edgeslim", *sys.argv[1:]])
     with run_of_ranks(launch, out_ or Path("runs") / parsed.name, fresh) as (ranks, directory, progress):
@@ -78,7 +78,7 @@ def run(
 
 
 def _front(
-    recipe: Path, set_: list[str] | None, out_: Path | None, fresh: bool, json: bool, processes: int, points: int
+    recipe: Path, overrides: list[str], out_: Path | None, fresh: bool, json: bool, processes: int, points: int
 ) -> None:
     """The same at several levels of the recipe's budget."""
     if processes > 1:
@@ -89,7 +89,7 @@ def _front(
     from edgeslim.trainer.front import compress_front
     from edgeslim.trainer.recipe_file import load_recipe
 
-    parsed = load_recipe(recipe, set_ or ())
+    parsed = load_recipe(recipe, overrides)
     command = shlex.join(["edgeslim", *sys.argv[1:]])
     with run_directory(out_ or Path("runs") / parsed.name, fresh) as directory, open_progress() as progress:
         front = compress_front(parsed, directory, points, progress, command)

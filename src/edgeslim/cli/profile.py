@@ -21,7 +21,12 @@ app = typer.Typer(
 )
 
 Net = Annotated[Path, typer.Argument(help="A recipe, or the file that `profile net` wrote of one.", metavar="NET")]
-Nets = Annotated[int, typer.Option(min=8, help="How many plans of the net are measured.")]
+Nets = Annotated[
+    int | None,
+    typer.Option(
+        min=8, help="How many plans of the net are measured; as its recipe's target says, or 40, where absent."
+    ),
+]
 
 
 @app.command()
@@ -29,19 +34,21 @@ def measure(
     net: Net,
     device: Device = None,
     profile: ProfileFile = None,
-    nets: Nets = 40,
+    nets: Nets = None,
     set_: Overrides = None,
     json: Json = False,
 ) -> None:
     """Measure what planning for NET needs to know of this device. What was measured before is not measured again."""
+    from edgeslim import schema
+    from edgeslim.errors import InvariantError
     from edgeslim.trainer.recipe_target import TargetBudget
 
-    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile, nets=nets)
+    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile)
     with open_progress() as progress:
-        target = _net(net, set_, progress).target(section, progress)
+        target = _net(net, set_, progress).target(section, progress, nets)
         model = target.model
-    if model is None or target.place is None or model.error is None:
-        raise typer.BadParameter("nothing was measured")
+    if model is None or target.place is None:
+        raise InvariantError("a latency was limited, and nothing was measured")
     found = target.place.profile
     counted = found.counts(model.device)
     if json:
@@ -51,7 +58,7 @@ def measure(
             "nets": counted[0],
             "operators": counted[1],
             "candidates": [list(own) for own in target.space.candidates],
-            "error": {"median": model.error.median, "worst": model.error.worst, "plans": model.error.plans},
+            "error": None if model.error is None else schema.to_json(model.error),
         }
         print_json(json_module.dumps(content, indent=2))
         return
@@ -65,7 +72,7 @@ def check(
     net: Net,
     device: Device = None,
     profile: ProfileFile = None,
-    nets: Nets = 40,
+    nets: Nets = None,
     plans: Annotated[int, typer.Option(min=1, help="How many random plans are predicted and measured.")] = 30,
     seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 1,
     set_: Overrides = None,
@@ -74,22 +81,22 @@ def check(
     """Predict random plans of NET by the profile, and measure them beside the dense net."""
     from edgeslim import schema
     from edgeslim.bench.profile.check import check_model, summary
+    from edgeslim.errors import InvariantError
     from edgeslim.trainer.recipe_target import TargetBudget
 
-    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile, nets=nets)
+    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile)
     with open_progress() as progress:
-        target = _net(net, set_, progress).target(section, progress)
+        target = _net(net, set_, progress).target(section, progress, nets)
         model = target.model
         if model is None or target.place is None:
-            raise typer.BadParameter("nothing was measured")
+            raise InvariantError("a latency was limited, and nothing was measured")
         progress.stage("random plans", plans)
         checked = check_model(
             target.space, target.place, model, plans=plans, seed=seed, told=lambda done, _: progress.step(done, {})
         )
     if json:
         rows = [{**dict(schema.to_json(one).items()), "error": one.error} for one in checked]  # type: ignore[union-attr]
-        error = summary(checked)
-        content = {"error": {"median": error.median, "worst": error.worst, "plans": error.plans}, "plans": rows}
+        content = {"error": schema.to_json(summary(checked)), "plans": rows}
         print_json(json_module.dumps(content, indent=2))
         return
     out.print(profile_tables.checked_table(checked))

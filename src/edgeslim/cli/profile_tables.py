@@ -28,8 +28,10 @@ def devices_table(rows: Sequence[tuple[Fingerprint, int, int]]) -> Table:
     return table
 
 
-def error_line(error: ModelError) -> str:
-    """How well the model predicts."""
+def error_line(error: ModelError | None) -> str:
+    """How well the model predicts; None where it has seen all plans there are."""
+    if error is None:
+        return "the net has so few plans that all were measured"
     return (
         f"{error.plans} plans that it had not seen: predicted within {error.median:.1%} in the median, "
         f"{error.worst:.1%} at worst"
