@@ -16,13 +16,13 @@ _PACKAGES = ("edgeslim", "numpy", "onnxruntime")
 def describe_machine(sources: Sources | None = None) -> Machine:
     """The machine as it is now. Never raises: a file that cannot be read is a None."""
     sources = sources or Sources()
-    cores = _usable_cores()
+    cores = usable_cores()
     clock = f"/sys/devices/system/cpu/cpu{cores[0] if cores else 0}/cpufreq"
     frequency_mhz = _frequency_mhz(sources, clock)  # first, for what follows is work
     jetson, gpus = read_jetson(sources), read_gpus(sources)
     return Machine(
         board=read_board(sources),
-        cpu=_cpu_model(sources),
+        cpu=cpu_model(sources),
         architecture=platform.machine(),
         logical_cores=os.cpu_count(),
         usable_cores=len(cores) or None,
@@ -42,14 +42,16 @@ def describe_machine(sources: Sources | None = None) -> Machine:
     )
 
 
-def _usable_cores() -> list[int]:
+def usable_cores() -> list[int]:
+    """Numbers of the cores that this process may run on; none where the system does not tell."""
     try:
         return sorted(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         return []
 
 
-def _cpu_model(sources: Sources) -> str | None:
+def cpu_model(sources: Sources) -> str | None:
+    """The name of the processor."""
     text = sources.text("/proc/cpuinfo")
     return first_match(r"^model name\s*:\s*(.+)$", text) or first_match(r"^Hardware\s*:\s*(.+)$", text)
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 from dataclasses import dataclass
 
 from edgeslim.runtime.devices import Sources, first_match, read_board, read_gpus, read_jetson
 from edgeslim.schema import to_json
+
+from ..machine import cpu_model, usable_cores
 
 _KERNELS = re.compile(r"^(avx\w*|fma|f16c|sse4_[12]|amx\w*|neon|asimd\w*|sve\w*|i8mm|bf16)$")
 """The CPU flags by which kernels are chosen; the others say nothing about speed."""
@@ -62,7 +63,7 @@ def fingerprint_here(backend: str, version: str, threads: int, sources: Sources 
     sources = sources or Sources()
     info = sources.text("/proc/cpuinfo")
     flags = first_match(r"^(?:flags|Features)\s*:\s*(.+)$", info) or ""
-    cores = _usable_cores()
+    cores = usable_cores()
     clock = f"/sys/devices/system/cpu/cpu{cores[0] if cores else 0}/cpufreq"
     kilohertz = sources.text(f"{clock}/scaling_max_freq")
     jetson, on_gpu = read_jetson(sources), backend != "onnxruntime"
@@ -74,7 +75,7 @@ def fingerprint_here(backend: str, version: str, threads: int, sources: Sources 
         backend_version=version,
         threads=threads,
         architecture=platform.machine(),
-        cpu=first_match(r"^model name\s*:\s*(.+)$", info) or first_match(r"^Hardware\s*:\s*(.+)$", info),
+        cpu=cpu_model(sources),
         cpu_flags=tuple(sorted(flag for flag in flags.split() if _KERNELS.match(flag))),
         usable_cores=len(cores) or None,
         governor=sources.text(f"{clock}/scaling_governor"),
@@ -85,10 +86,3 @@ def fingerprint_here(backend: str, version: str, threads: int, sources: Sources 
         compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
         driver=gpus.driver if gpus is not None else None,
     )
-
-
-def _usable_cores() -> list[int]:
-    try:
-        return sorted(os.sched_getaffinity(0))
-    except (AttributeError, OSError):
-        return []

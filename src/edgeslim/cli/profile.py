@@ -13,7 +13,9 @@ from .options import Device, Json, Overrides, ProfileFile
 from .screen import open_progress, out, print_json
 
 if TYPE_CHECKING:
+    from edgeslim.bench.profile import LatencyModel, Place
     from edgeslim.progress import Progress
+    from edgeslim.trainer.budget.target import Target
     from edgeslim.trainer.profiled_net import ProfiledNet
 
 app = typer.Typer(
@@ -40,16 +42,10 @@ def measure(
 ) -> None:
     """Measure what planning for NET needs to know of this device. What was measured before is not measured again."""
     from edgeslim import schema
-    from edgeslim.errors import InvariantError
-    from edgeslim.trainer.recipe_target import TargetBudget
 
-    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile)
     with open_progress() as progress:
-        target = _net(net, set_, progress).target(section, progress, nets)
-        model = target.model
-    if model is None or target.place is None:
-        raise InvariantError("a latency was limited, and nothing was measured")
-    found = target.place.profile
+        target, model, place = _measured(_net(net, set_, progress), device, profile, nets, progress)
+    found = place.profile
     counted = found.counts(model.device)
     if json:
         content = {
@@ -81,18 +77,12 @@ def check(
     """Predict random plans of NET by the profile, and measure them beside the dense net."""
     from edgeslim import schema
     from edgeslim.bench.profile.check import check_model, summary
-    from edgeslim.errors import InvariantError
-    from edgeslim.trainer.recipe_target import TargetBudget
 
-    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile)
     with open_progress() as progress:
-        target = _net(net, set_, progress).target(section, progress, nets)
-        model = target.model
-        if model is None or target.place is None:
-            raise InvariantError("a latency was limited, and nothing was measured")
+        target, model, place = _measured(_net(net, set_, progress), device, profile, nets, progress)
         progress.stage("random plans", plans)
         checked = check_model(
-            target.space, target.place, model, plans=plans, seed=seed, told=lambda done, _: progress.step(done, {})
+            target.space, place, model, plans=plans, seed=seed, told=lambda done, _: progress.step(done, {})
         )
     if json:
         rows = [{**dict(schema.to_json(one).items()), "error": one.error} for one in checked]  # type: ignore[union-attr]
@@ -174,6 +164,21 @@ def merge(
                     raise ConfigError(f"{path} knows no device {device or ''}".rstrip(), "see `edgeslim profile show`")
                 taken += target.merge(source, wanted)
     out.print(f"{taken} nets taken over into {into}", highlight=False, soft_wrap=True)
+
+
+def _measured(
+    net: ProfiledNet, device: str | None, profile: Path | None, nets: int | None, progress: Progress
+) -> tuple[Target, LatencyModel, Place]:
+    """The model of a net on a device, with what is missing for it measured."""
+    from edgeslim.errors import InvariantError
+    from edgeslim.trainer.recipe_target import TargetBudget
+
+    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile)
+    target = net.target(section, progress, nets)
+    model = target.model
+    if model is None or target.place is None:
+        raise InvariantError("a latency was limited, and nothing was measured")
+    return target, model, target.place
 
 
 def _net(path: Path, overrides: list[str] | None, progress: Progress) -> ProfiledNet:
