@@ -45,7 +45,9 @@ def compress(recipe: Recipe, directory: Path, progress: Progress, command: str =
     make_precisions(workspace, compact, log)
     manifests = (score_bundle(workspace, dense, log), score_bundle(workspace, compact, log))
     (result,) = measure_nets(recipe.bench, dense, [compact], log)
-    return write_results(workspace, (dense, compact), manifests, result, trained.scores, command, log)
+    return write_results(
+        workspace, (dense, compact), manifests, result, trained.scores, trained.pruned.reached, command, log
+    )
 
 
 def assist(recipe: Recipe, directory: Path, ranks: Ranks) -> None:

@@ -11,15 +11,18 @@ from edgeslim.runtime.manifest import LayerCoverage
 from edgeslim.runtime.variants import Variant
 from edgeslim.schema import dumps
 
-SCHEMA = 2
-"""2: `precisions`."""
+from .budget.reached import Reached
+
+SCHEMA = 3
+"""2: `precisions`. 3: `reached`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a run produced.
 
-    precisions: of the compact net, beside fp32.  stages: training stage -> scores on the validation images.
+    reached: what the compact net takes of what a target limits, None for other budgets.  precisions: of the compact
+    net, beside fp32.  stages: training stage -> scores on the validation images.
     """
 
     schema: int = SCHEMA
@@ -27,6 +30,7 @@ class Outcome:
     dense: Net
     compact: Net
     speedup: Speedup | None
+    reached: Reached | None
     certificate: Certificate
     coverage: tuple[LayerCoverage, ...]
     coverage_summary: str

@@ -13,6 +13,7 @@ from edgeslim.exporter.channels import Coverage
 from edgeslim.progress import Progress
 from edgeslim.runtime import Manifest
 
+from .budget.reached import Reached
 from .bundles import examples
 from .notebook import Notebook
 from .outcome import Outcome
@@ -52,13 +53,14 @@ def write_results(
     manifests: tuple[Manifest, Manifest],
     result: BenchResult,
     stages: Mapping[str, Numbers],
+    reached: Reached | None,
     command: str,
     log: Notebook,
 ) -> Outcome:
     """Write the three files into the workspace's directory, and the report into the compact bundle too.
 
     bundles, manifests: dense and compact, scored.  result: of compact against dense.  stages: training stage -> scores
-    on the validation images.  log: what the run has said.
+    on the validation images.  reached: by the plan, of what a target limits.  log: what the run has said.
     """
     if result.speedup is not None and result.speedup.low <= 1.0:
         log.note("the compact net is not measurably faster than the dense one on this machine")
@@ -85,6 +87,7 @@ def write_results(
         dense=net_of(dense, result.against or result.subject, str(bundles[0])),
         compact=net_of(compact, result.subject, str(bundles[1])),
         speedup=result.speedup,
+        reached=reached,
         certificate=compact.certificate,
         coverage=compact.coverage,
         coverage_summary=Coverage(compact.coverage).summary,

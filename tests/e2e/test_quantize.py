@@ -222,7 +222,7 @@ def test_a_recipe_with_precisions(
     run, outcome, stderr = with_precisions
     variants = read_bundle(run / "compact.bundle").manifest.variants
     assert [p["name"] for p in outcome["precisions"]] == [v.name for v in variants] == ["fp16", "int8", "cpu"]
-    assert outcome["schema"] == 2 and json.loads((run / "result.json").read_text()) == outcome
+    assert outcome["schema"] == 3 and json.loads((run / "result.json").read_text()) == outcome
     assert finished.outcome["precisions"] == [] and not (finished.directory / "validation.npz").exists()
     assert "precision int8 asks for 9 images, there are" in stderr
     assert "Precisions of the compact net" in (run / "report.html").read_text()

@@ -26,6 +26,7 @@ from edgeslim.exporter.plan import PruningPlan
 from edgeslim.progress import Progress
 from edgeslim.runtime import Manifest
 
+from ..budget.reached import Reached
 from ..bundles import COMPACT, export_dense, export_net, score_bundle
 from ..notebook import Named, Notebook
 from ..precisions import make_precisions, write_validation
@@ -50,6 +51,7 @@ class _Made:
     manifest: Manifest
     plan: PruningPlan
     scores: Mapping[str, Numbers]
+    reached: Reached | None
     same_plan: tuple[str, ...] = ()
 
 
@@ -86,7 +88,9 @@ def compress_front(recipe: Recipe, directory: Path, points: int, progress: Progr
     for one, result in zip(made, results):
         with _naming(one.point, points):
             manifests = (dense_manifest, one.manifest)
-            write_results(one.workspace, (dense, one.bundle), manifests, result, one.scores, command, one.log)
+            write_results(
+                one.workspace, (dense, one.bundle), manifests, result, one.scores, one.reached, command, one.log
+            )
     _note_what_is_left(directory, levels, log)
     against = results[0].against or results[0].subject
     start = _place("dense", 0.0, begun.scores["dense"], net_of(dense_manifest, against, str(dense)))
@@ -126,6 +130,7 @@ def _make(
         manifest=score_bundle(own, bundle, log),
         plan=trained.pruned.plan,
         scores=trained.scores,
+        reached=trained.pruned.reached,
     )
 
 

@@ -73,6 +73,8 @@ def run(
             if variant.search:
                 out.print(variant_tables.search_table(variant.name, variant.search))
     out.print(outcome.coverage_summary, highlight=False)
+    if outcome.reached is not None:
+        out.print(str(outcome.reached), highlight=False)
     out.print(tables.certificate_line(outcome.certificate), highlight=False)
     out.print(f"bundle  {outcome.bundle}\nreport  {outcome.report}", highlight=False, soft_wrap=True)
 
