@@ -86,7 +86,7 @@ def measure_staircase(place: Place, progress: Progress) -> dict[int, float]:
 
 def find_step(staircase: Mapping[int, float]) -> Step:
     """The step of a staircase, width -> latency for all widths from 1 on."""
-    multiple = 2 * SMOOTH
+    multiple = SMOOTH
     while multiple < max(staircase) and not _jumps_at(staircase, multiple):
         multiple *= 2
     if multiple >= max(staircase):

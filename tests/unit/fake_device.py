@@ -6,6 +6,8 @@ are filled up to whole blocks: a staircase. The whole net takes the sum, times `
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 
 from edgeslim.bench.profile import Fingerprint, Observation, Operator, Place, Timed
 from edgeslim.bench.profile.observe import Node
@@ -154,6 +157,13 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
 
 def _speedup(ratio: float) -> Speedup:
     return Speedup(ratio=ratio, low=ratio * 0.99, high=ratio * 1.01, confidence=0.95, resamples=2000, seed=0)
+
+
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device on paper need not cool down, and does not mind garbage being collected."""
+    module = importlib.import_module("edgeslim.bench.profile.collect")  # not the function of that name
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "undisturbed", contextlib.nullcontext)
 
 
 def place_of(profile: DeviceProfile, observer: FakeObserver) -> Place:
