@@ -90,7 +90,7 @@ def test_metadata_states_licence_versions_and_extras(built: Built) -> None:
     assert "License-Expression: Apache-2.0" in lines
     assert "Requires-Python: >=3.10" in lines
     extras = {line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra: ")}
-    assert extras == {"runtime", "bench", "export", "remote", "train", "tensorrt", "rtx", "all"}
+    assert extras == {"runtime", "bench", "export", "profile", "remote", "train", "tensorrt", "rtx", "all"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
