@@ -93,10 +93,13 @@ reproduce-quick: setup  ## every method on real data with small budgets: ten min
 bench-compiler: setup  ## how analysis and removal grow with the net
 	$(BIN)/python -m tests.benchmarks.compiler_growth
 
+bench-latency: setup  ## how well latencies are predicted and targets met on this machine: ten quiet minutes
+	$(BIN)/python -m tests.benchmarks.latency_targets
+
 hooks: setup  ## run `make check` before every commit
 	$(BIN)/pre-commit install
 
 clean:  ## remove the environment and all run output
 	rm -rf $(VENV) runs dist build
 
-.PHONY: help setup demo check format-check lint types imports unit test fuzz zoo reproduce reproduce-quick format bench bench-compiler hooks clean
+.PHONY: help setup demo check format-check lint types imports unit test fuzz zoo reproduce reproduce-quick format bench bench-compiler bench-latency hooks clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ..clock import NS_PER_MS
 from ..compare import interleave, speedup
 from ..result import Speedup, percentile
 
-ROUNDS = 60
+ROUNDS = 400
 FEWEST_ROUNDS = 9
 WIDE = 0.05
 """Half the width of a ratio's interval, as a share, above which more is measured."""
@@ -25,6 +26,7 @@ MOST_WIDE = 0.15
 """And above which nothing can be decided by it."""
 _ATTEMPTS = 3
 _WARM_RUNS = 2
+_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,8 @@ def race(
                 call()
         taken: tuple[tuple[int, ...], ...] = tuple(() for _ in calls)
         wide = np.inf
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            time.sleep(attempt * _PAUSE_SECONDS)  # what disturbs the machine may pass
             more = interleave(calls, samples=ROUNDS, seconds=seconds, fewest=FEWEST_ROUNDS)
             taken = tuple(old + new for old, new in zip(taken, more))
             ratios = [speedup(taken[0], own) for own in taken]
