@@ -28,6 +28,8 @@ DOUBTS = 3
 DOUBTFUL = 0.02
 """Share of the latency that a family's cut saves by the model, below which that is looked at."""
 
+_US_PER_MS = 1e3
+
 Race = Callable[[Sequence[Widths]], tuple[float, tuple[Timed, ...]]]
 """Plans -> the dense net's latency in ms, and theirs."""
 
@@ -96,7 +98,7 @@ class Approach:
 
     def _wanted_ms(self, dense_ms: float) -> float:
         """The most that a plan may take: a pruned net that is slower than the dense one helps nobody."""
-        return min(dense_ms, self.latency.at(dense_ms, self.share))
+        return min(dense_ms, self.latency.at(dense_ms * _US_PER_MS, self.share) / _US_PER_MS)
 
     def _plan(self, limit_us: float) -> tuple[Widths, dict[int, tuple[int, int]]]:
         """The best widths by the model, none of which a wider one beats; the fastest where none meet the limit."""
