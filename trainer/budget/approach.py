@@ -81,15 +81,15 @@ class Approach:
             ratio = seen.timed.latency_ms / self._wanted_ms(seen.dense_ms)
             if ratio <= 1.0 and (best is None or seen.value > best.value):
                 best = seen
-            if NEAR <= ratio <= 1.0 or (known and not (ratio < 1.0 and high_us < math.inf)):
+            if NEAR <= ratio <= 1.0 or (known and (ratio > 1.0 or limit_us >= min(high_us, start.predicted_us))):
                 break
             # Too slow: from what the model says of this very plan, for there its error is known. Too fast: on.
             if ratio > 1.0:
                 high_us = min(high_us, seen.predicted_us)
                 limit_us = min(limit_us, seen.predicted_us) * AIM / ratio
             else:
-                low_us = max(low_us, limit_us)
-                limit_us = limit_us * AIM / ratio
+                low_us = max(low_us, limit_us, seen.predicted_us)
+                limit_us = low_us * AIM / ratio
             if not low_us < limit_us < high_us:  # where the model errs by more than what lies between two plans
                 limit_us = (low_us + high_us) / 2
         if best is None:
