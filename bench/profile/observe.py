@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +182,7 @@ class _Recorded:
     def __init__(self, graph: bytes, threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._optimized = Path(self._folder.name) / "optimized.onnx"
+        self._given = {name for node in onnx.load_model_from_string(graph).graph.node for name in node.output}
         self._backend = OnnxRuntimeBackend(
             graph, threads=threads, profile=Path(self._folder.name) / "profile", optimized=self._optimized
         )
@@ -211,21 +212,42 @@ class _Recorded:
         wanted = [node.op_type for node in graph.node] * self.runs  # it is written in the order in which it is run
         if [event["args"]["op_name"] for event in events] != wanted:
             raise InvariantError("ONNX Runtime's profile does not fit the graph that it optimised")
-        makers = {output: node for node in graph.node for output in node.output}
+        values = _Values(graph, self._given)
         nodes = tuple(
-            Node(value=_value_of(node, makers), operator=_operator(node, event))
-            for node, event in zip(graph.node, events)
+            Node(value=values.of(node), operator=_operator(node, event)) for node, event in zip(graph.node, events)
         )
         times = np.array([float(event["dur"]) for event in events], np.float64)
         return nodes, np.ascontiguousarray(times.reshape(self.runs, len(nodes)).T)
 
 
-def _value_of(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> str:
-    """A moved value is known by the node that made it, or by its own name where that is not in the blocked layout."""
-    if node.op_type in _MOVERS:
-        maker = makers.get(node.input[0])
-        return node.input[0] if maker is None else _value_of(maker, makers)
-    return (node.name or node.output[0]).removesuffix(_BLOCKED)
+class _Values:
+    """Which value of the given graph a node of the optimised one computes. given: all that there are."""
+
+    def __init__(self, graph: onnx.GraphProto, given: Set[str]) -> None:
+        self._given = given
+        self._makers = {output: node for node in graph.node for output in node.output}
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+
+    def of(self, node: onnx.NodeProto) -> str:
+        """A moved value is known by the node that made it, or by its own name where that is not in the blocked layout.
+
+        A node that is a part of what one given node was, such as half of a HardSwish, belongs to the value that it is
+        on the way to.
+        """
+        if node.op_type in _MOVERS:
+            maker = self._makers.get(node.input[0])
+            return str(node.input[0]) if maker is None else self.of(maker)
+        waiting = [node]
+        for ahead in waiting:  # grows; the graph has no cycles
+            names = ((ahead.name or ahead.output[0]).removesuffix(_BLOCKED), *ahead.output)
+            known = next((name for name in names if name in self._given), None)
+            if known is not None and ahead.op_type not in _MOVERS:
+                return str(known)
+            waiting += [reader for output in ahead.output for reader in self._readers.get(output, ())]
+        return str(node.name or node.output[0]).removesuffix(_BLOCKED)
 
 
 def _operator(node: onnx.NodeProto, event: Mapping[str, object]) -> Operator:

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 VERBS = ("compress", "train", "export", "quantize", "build", "bench", "inspect", "doctor")
+OF_PROFILE = ("measure", "check", "net", "show", "merge")
 HEAVY = (
     "torch",
     "numpy",
@@ -94,11 +95,11 @@ def test_the_device_side_needs_no_training_package(modules: str) -> None:
     assert python(BLOCKED.format(blocked=TRAINING, modules=modules)).strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, "profile", *(f"profile {name}" for name in OF_PROFILE)])
 def test_help_of_every_verb_loads_nothing_heavy(verb: str) -> None:
     code = f"""
 import sys
-sys.argv = ["edgeslim", "{verb}", "--help"]
+sys.argv = ["edgeslim", *"{verb}".split(), "--help"]
 from edgeslim.cli import main
 try:
     main()
@@ -114,6 +115,9 @@ except SystemExit as end:
 def test_all_verbs_are_tested() -> None:
     code = "from edgeslim.cli.app import app; print([c.name for c in app.registered_commands])"
     assert python(code).strip() == str(list(VERBS))
+    code = "from edgeslim.cli.app import app; print([(g.name, [c.name or c.callback.__name__ for c in "
+    code += "g.typer_instance.registered_commands]) for g in app.registered_groups])"
+    assert python(code).strip() == str([("profile", list(OF_PROFILE))])
 
 
 def test_import_rules() -> None:

@@ -28,6 +28,8 @@ DOUBTS = 3
 DOUBTFUL = 0.02
 """Share of the latency that a family's cut saves by the model, below which that is looked at."""
 
+_US_PER_MS = 1e3
+
 Race = Callable[[Sequence[Widths]], tuple[float, tuple[Timed, ...]]]
 """Plans -> the dense net's latency in ms, and theirs."""
 
@@ -86,15 +88,15 @@ class Approach:
             ratio = seen.timed.latency_ms / self._wanted_ms(seen.dense_ms)
             if ratio <= 1.0 and (best is None or seen.value > best.value):
                 best = seen
-            if NEAR <= ratio <= 1.0 or (known and not (ratio < 1.0 and high_us < math.inf)):
+            if NEAR <= ratio <= 1.0 or (known and (ratio > 1.0 or limit_us >= min(high_us, start.predicted_us))):
                 break
             # Too slow: from what the model says of this very plan, for there its error is known. Too fast: on.
             if ratio > 1.0:
                 high_us = min(high_us, seen.predicted_us)
                 limit_us = min(limit_us, seen.predicted_us) * AIM / ratio
             else:
-                low_us = max(low_us, limit_us)
-                limit_us = limit_us * AIM / ratio
+                low_us = max(low_us, limit_us, seen.predicted_us)
+                limit_us = low_us * AIM / ratio
             if not low_us < limit_us < high_us:  # where the model errs by more than what lies between two plans
                 limit_us = (low_us + high_us) / 2
         if best is None:
@@ -103,7 +105,7 @@ class Approach:
 
     def _wanted_ms(self, dense_ms: float) -> float:
         """The most that a plan may take: a pruned net that is slower than the dense one helps nobody."""
-        return min(dense_ms, self.latency.at(dense_ms, self.share))
+        return min(dense_ms, self.latency.at(dense_ms * _US_PER_MS, self.share) / _US_PER_MS)
 
     def _plan(self, limit_us: float) -> tuple[Widths, dict[int, tuple[int, int]]]:
         """The best widths by the model; the fastest where none meet its limit."""

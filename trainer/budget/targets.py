@@ -4,7 +4,7 @@
     limit    = resource ("=" | "<" | "<=") number [ unit ]
     resource = latency | macs | parameters | memory | file
 
-`x` is a share of what the dense net takes, and so is any number below 1 without a unit. `=` and `<` mean the same: at
+`x` is a share of what the dense net takes, and so is a count below 1 without a unit. `=` and `<` mean the same: at
 most so much, and as little less as can be.
 Memory is the peak of activations, file the size of the model. Bytes are counted in powers of a thousand (kB, MB, GB)
 or of 1,024 (KiB, MiB, GiB).
