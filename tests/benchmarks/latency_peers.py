@@ -28,6 +28,7 @@ from torch import nn
 
 from edgeslim.bench.profile import Timed, WidthSpace, open_observer
 from edgeslim.cli.screen import LogProgress
+from edgeslim.errors import DeviceError
 from edgeslim.exporter.cost import count_macs
 from edgeslim.trainer.evaluate import module_runner
 from edgeslim.trainer.fit import fit
@@ -44,6 +45,7 @@ from .peer_cut import cut_by_torch_pruning
 NEAR = 0.02
 """How near, as a share, Torch-Pruning's latency must come to edgeslim's."""
 ROUND_TO = 16
+ATTEMPTS = 6
 
 
 def main() -> None:
@@ -130,6 +132,12 @@ class Comparison:
 
     def _timed(self, nets: list[nn.Module], seconds: float = 20.0) -> tuple[Timed, ...]:
         graphs = [self._graph(net) for net in nets]
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._observer.race([graph for graph, _ in graphs], graphs[0][1].feeds, seconds)
+            except DeviceError as error:  # another program runs: hours of training should not end by it
+                self._progress.note(error.message)
+                time.sleep(10.0 * (attempt + 1))
         return self._observer.race([graph for graph, _ in graphs], graphs[0][1].feeds, seconds)
 
     def _race(self, nets: list[nn.Module]) -> list[float]:

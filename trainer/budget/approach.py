@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from edgeslim.bench.profile import Timed, Widths
 from edgeslim.errors import BudgetError
 
-from .programme import OutOfReach, Problem, Widened, exceeds, least, usage, value, widen
+from .programme import OutOfReach, Problem, Widened, exceeds, least, solve, usage, value, widen
 from .targets import Limit
 
 NEAR = 0.93
@@ -35,6 +35,11 @@ Race = Callable[[Sequence[Widths]], tuple[float, tuple[Timed, ...]]]
 
 Plan = Callable[[Problem], Widened]
 """A problem with all its limits -> the best widths within them, none of which a wider one beats."""
+
+
+def best_within(problem: Problem) -> Widened:
+    """What the programme answers. Raises OutOfReach."""
+    return widen(problem, solve(problem).widths)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +64,8 @@ class Approach:
     problem: Problem
     latency: Limit
     share: float
-    plan: Plan
     race: Race
+    plan: Plan = best_within
 
     def run(self) -> Raced:
         """The plan that keeps the most importance of those that were measured within the target.

@@ -31,16 +31,16 @@ from edgeslim.bench.profile import (
     fit_latency,
     measure_staircase,
 )
-from edgeslim.errors import BudgetError, InvariantError
+from edgeslim.errors import InvariantError
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.progress import Progress
 
-from .approach import Approach, Raced
+from .approach import Approach, Raced, best_within
 from .costs import Costs, arena_bytes, count_costs
 from .ladders import by_score, ladder_of
 from .limits import WidthLimits
 from .memo import Memo, memo_key
-from .programme import Ladder, OutOfReach, Problem, Widened, solve, widen
+from .programme import Ladder, OutOfReach, Problem, Widened
 from .reached import Reached
 from .targets import Limit
 from .unreachable import in_words
@@ -48,7 +48,8 @@ from .unreachable import in_words
 _DEFAULT_STEP = Step(multiple=8)
 """Of widths where nothing is timed."""
 
-_TIGHTENINGS, _TIGHTER = 6, 0.995
+_TIGHTER = 0.98
+"""By so much at least a limit of memory shrinks where a plan was above it."""
 
 
 @dataclass(kw_only=True)
@@ -94,7 +95,7 @@ class Target:
         try:
             widths, self.reached = self._search(problem, share)
         except OutOfReach as error:
-            raise in_words(error, self.limits, self.costs.usage(self.space.dense), share) from error
+            raise in_words(self._with_blocks(error), self.limits, self.costs.usage(self.space.dense), share) from error
         for undone in self.reached.undone:
             self.progress.note(f"taken back, for it made nothing faster: {undone}")
         self.progress.note(str(self.reached))
@@ -183,25 +184,30 @@ class Target:
         return raced.widths, self._reached(problem, raced.widths, share, raced.undone, raced)
 
     def _plan(self, problem: Problem) -> Widened:
-        """The best widths within the limits, none of which a wider one beats.
+        """The best widths within the limits, none of which a wider one beats. Raises OutOfReach.
 
         The programme knows the memory by what is alive at once; the block is larger by gaps that no formula tells.
-        Where the plan's own graph takes too much, its limit is tightened. Raises BudgetError.
+        Where the plan's own graph takes too much, its limit is tightened.
         """
         allowed = problem.limits.get("memory")
-        for _ in range(_TIGHTENINGS):
-            found = widen(problem, solve(problem).widths)
+        while True:
+            found = best_within(problem)
             if allowed is None:
                 return found
             taken = arena_bytes(self.space, found.widths)
             if taken <= allowed:
                 return found
-            tighter = problem.limits["memory"] * allowed / taken * _TIGHTER
+            tighter = problem.limits["memory"] * min(allowed / taken, _TIGHTER)
             problem = replace(problem, limits={**problem.limits, "memory": tighter})
-        raise BudgetError(
-            f"no plan was found that takes {allowed:.4g} bytes for activations: the last takes {taken:.4g}",
-            "allow a little more memory",
-        )
+
+    def _with_blocks(self, error: OutOfReach) -> OutOfReach:
+        """The same with the least memory as the block that a graph of those widths has."""
+        least = error.least.get("memory")
+        if least is None:
+            return error
+        taken = float(arena_bytes(self.space, least.widths))
+        real = replace(least, used=taken, bound=taken)
+        return OutOfReach(error.message, error.hint, {**error.least, "memory": real})
 
     def _race(self, plans: Sequence[Widths]) -> tuple[float, tuple[Timed, ...]]:
         """The dense net and these plans, sample by sample."""
