@@ -36,7 +36,8 @@ from .fingerprint import Fingerprint
 from .observe import Node, Observation
 from .operator import Operator
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: nets were not sealed."""
 _TABLES = """
     CREATE TABLE devices (device TEXT PRIMARY KEY, fingerprint TEXT NOT NULL);
     CREATE TABLE operators (operator TEXT PRIMARY KEY, description TEXT NOT NULL);
@@ -301,7 +302,9 @@ def open_profile(path: str | os.PathLike[str], *, must_exist: bool = False) -> D
             f"{path} has the schema {version}, this edgeslim reads {SCHEMA}"
             if version
             else f"{path} is an SQLite file, but no device profile",
-            "update edgeslim, or name another file",
+            "name another file, and measure a new profile there"
+            if version < SCHEMA
+            else "update edgeslim, or name another file",
         )
     return DeviceProfile(path, connection)
 

@@ -224,7 +224,7 @@ def test_compress_for_a_target(device: Device, recipe: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("races", [3, 5])
+@pytest.mark.parametrize("races", [5])
 def test_a_run_that_was_interrupted_goes_on_with_its_plans(
     device: Device, recipe: Path, tmp_path: Path, races: int
 ) -> None:

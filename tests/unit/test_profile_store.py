@@ -228,6 +228,11 @@ def newer_schema(path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA + 1}")
 
 
+def older_schema(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA - 1}")
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -235,8 +240,9 @@ def newer_schema(path: Path) -> None:
         (lambda path: path.mkdir(), "cannot be used as a device profile: unable to open"),
         (foreign_database, "is an SQLite file, but no device profile"),
         (newer_schema, f"has the schema {SCHEMA + 1}, this edgeslim reads {SCHEMA}"),
+        (older_schema, f"has the schema {SCHEMA - 1}, this edgeslim reads {SCHEMA}"),
     ],
-    ids=["a text", "a folder", "another database", "a newer schema"],
+    ids=["a text", "a folder", "another database", "a newer schema", "an older schema"],
 )
 def test_what_is_no_profile_is_refused_and_left_as_it_is(path: Path, make: Callable[[Path], None], words: str) -> None:
     make(path)

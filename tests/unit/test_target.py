@@ -477,6 +477,7 @@ def latencies(name: str) -> dict[Widths, float]:
     return {w: observer.whole(space.graph(space.cut(w)), space.feeds) for w in itertools.product(*candidates)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NETS))
 @pytest.mark.parametrize("share", [0.8, 0.6, 0.45])
 def test_no_plan_within_the_target_keeps_more(profile: DeviceProfile, name: str, share: float) -> None:
@@ -570,6 +571,7 @@ def test_limits_that_no_widths_meet_are_named_with_their_least(profile: DevicePr
     reachable.select(reachable.channels, random_scores(reachable.channels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0.75, 1.3])
 @pytest.mark.parametrize("share", [0.7, 0.5])
 def test_a_profile_that_is_wrong_by_a_third_is_corrected(profile: DeviceProfile, wrong: float, share: float) -> None:
@@ -587,6 +589,7 @@ def test_a_profile_that_is_wrong_by_a_third_is_corrected(profile: DeviceProfile,
     assert target.reached.latency_ms * 1e3 >= 0.75 * max(fit) * wrong
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(st.integers(0, 1000))
 def test_noise_is_lived_with(seed: int) -> None:
@@ -731,6 +734,7 @@ def test_a_run_that_is_resumed_has_the_same_plan(tmp_path: Path) -> None:
     assert memo.of_cut(plans[0][0]) == plans[0][1] and memo.of_cut(frozenset({-1})) is None
 
 
+@pytest.mark.slow
 def test_other_questions_have_other_answers(tmp_path: Path) -> None:
     memo = FileMemo(tmp_path / "plans.json")
     asked = 0

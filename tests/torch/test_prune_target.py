@@ -1,0 +1,88 @@
+"""`prune` for a target on a device, which is the one on paper of tests/unit."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from edgeslim.bench.profile import find, open_profile
+from edgeslim.errors import BudgetError, ConfigError, DeviceError
+from edgeslim.trainer.prune import prune
+
+from ..unit.fake_device import FakeObserver, fingerprint, place_of, without_pauses
+
+
+class Net(nn.Module):
+    """Three convolutions with batch norms, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 48, 64)
+        self.body = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(i, o, 3, padding=1, stride=2), nn.BatchNorm2d(o), nn.ReLU())
+                for i, o in itertools.pairwise(widths)
+            )
+        )
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+@pytest.fixture
+def observer(monkeypatch: pytest.MonkeyPatch) -> FakeObserver:
+    without_pauses(monkeypatch)
+    found = FakeObserver()
+    monkeypatch.setattr(find, "open_observer", lambda name: found)
+    return found
+
+
+def test_a_module_is_pruned_for_a_target(observer: FakeObserver, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    example = torch.zeros(1, 3, 32, 32)
+    net = prune(Net(), example, target="latency=0.6x,memory<1MB", profile=tmp_path / "p")
+    assert net.reached is not None and net.reached.ratio is not None and net.reached.ratio <= 0.6
+    assert net.origin["device_profile"] == fingerprint().digest
+    assert any(layer.width_after < layer.width_before for layer in net.coverage)
+    kept = {layer.layer: layer.width_after for layer in net.coverage if layer.operator == "Conv"}
+    assert all(width % 16 == 0 for width in kept.values()), kept
+    assert net.compact()(example).shape == (1, 5)
+    again = observer.observed
+    prune(Net(), example, target="latency=0.5x", profile=tmp_path / "p")
+    assert observer.observed == again, "the second net has the same structure"
+
+
+def test_a_target_that_nothing_meets_is_refused(observer: FakeObserver, tmp_path: Path) -> None:
+    for target in ("latency=0.001x", "latency=1us"):
+        with pytest.raises(BudgetError, match="cannot be reached"):
+            prune(Net(), torch.zeros(1, 3, 32, 32), target=target, profile=tmp_path / "p")
+
+
+def test_a_target_that_the_dense_net_meets_cuts_nothing(observer: FakeObserver, tmp_path: Path) -> None:
+    net = prune(Net(), torch.zeros(1, 3, 32, 32), target="latency=100s", profile=tmp_path / "p")
+    assert not net.cut and net.reached is not None and net.reached.untouched
+
+
+def test_a_foreign_profile_is_marked(observer: FakeObserver, tmp_path: Path) -> None:
+    example, path = torch.zeros(1, 3, 32, 32), tmp_path / "p"
+    prune(Net(), example, target="latency=0.6x", profile=path)
+    observer.fingerprint = fingerprint("another")
+    with pytest.raises(DeviceError, match="was taken on another device"):
+        prune(Net(), example, target="latency=0.6x", profile=path)
+    asked = observer.observed, observer.races
+    net = prune(Net(), example, target="latency=0.6x", profile=path, allow_foreign_profile=True)
+    assert (observer.observed, observer.races) == asked
+    assert net.reached is not None and net.reached.foreign and "foreign_profile" in net.origin
+
+
+@pytest.mark.parametrize("device", ["", "cpu:0x"])
+def test_devices_that_are_none(tmp_path: Path, device: str) -> None:
+    with open_profile(tmp_path / "p") as profile:
+        assert place_of(profile, FakeObserver()).foreign is False
+    with pytest.raises((ConfigError, DeviceError), match="there is no device"):
+        prune(Net(), torch.zeros(1, 3, 32, 32), target="latency=0.5x", profile=tmp_path / "p", device=device)
