@@ -7,6 +7,7 @@ are filled up to whole blocks: a staircase. The whole net takes the sum, times `
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -272,3 +273,12 @@ def residual() -> ChannelMap:
             "head": (5, 64, 1, 1),
         },
     )
+
+
+NETS: dict[str, Callable[[], ChannelMap]] = {"chain": chain, "residual": residual, "pieces": pieces}
+
+
+@functools.cache
+def net(name: str) -> ChannelMap:
+    """One of NETS, analysed once."""
+    return NETS[name]()
