@@ -20,8 +20,10 @@ from .targets import Limit
 
 NEAR = 0.93
 """Share of the target that the measured latency reaches: what is left unused is importance lost."""
+SURE = 0.99
+"""And beyond which the next measurement may well be above the target: a plan there is taken only for want of others."""
 AIM = 0.965
-"""Of the target, that a plan aims at: between both ends, with room for what the next measurement may differ by."""
+"""Of the target, that a plan aims at: between both ends."""
 ATTEMPTS = 6
 DOUBTS = 3
 """So many families are raced at most."""
@@ -77,6 +79,7 @@ class Approach:
         if start.timed.latency_ms <= self._wanted_ms(start.dense_ms) and self._meets_all(start.widths):
             return start
         best: Raced | None = None
+        best_near = False
         tried: dict[Widths, Raced] = {}
         low_us, high_us = 0.0, math.inf  # limits whose plans are too fast, and too slow
         limit_us = AIM * start.predicted_us * self._wanted_ms(start.dense_ms) / start.timed.latency_ms
@@ -91,12 +94,13 @@ class Approach:
             seen = tried[widths] if known else self._raced(widths, undone)
             tried[widths] = seen
             ratio = seen.timed.latency_ms / self._wanted_ms(seen.dense_ms)
-            if ratio <= 1.0 and (best is None or seen.value > best.value):
-                best = seen
-            if NEAR <= ratio <= 1.0 or (known and (ratio > 1.0 or limit_us >= min(high_us, start.predicted_us))):
+            near = NEAR <= ratio <= SURE
+            if ratio <= 1.0 and (best is None or (near, seen.value) > (best_near, best.value)):
+                best, best_near = seen, near
+            if near or (known and (ratio > SURE or limit_us >= min(high_us, start.predicted_us))):
                 break
             # Too slow: from what the model says of this very plan, for there its error is known. Too fast: on.
-            if ratio > 1.0:
+            if ratio > SURE:
                 high_us = min(high_us, seen.predicted_us)
                 limit_us = min(limit_us, seen.predicted_us) * AIM / ratio
             else:
