@@ -122,7 +122,8 @@ class PrunedModel:
         self._dense_state = copy_state(module.state_dict())
         self._compact = None
         self.plan = with_tied_names(plan, module)
-        self.recovery = self.reached = None
+        self.recovery = None
+        self.reached = None if self.reached is None else replace(self.reached, narrowed=True)
         hold_masks(module, self.plan)
         self.after_cut(self.plan)
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from edgeslim.bench.profile import find, open_profile
 from edgeslim.errors import BudgetError, ConfigError, DeviceError
+from edgeslim.trainer.budget import Budget, Ratio, WidthLimits
 from edgeslim.trainer.prune import prune
+from edgeslim.trainer.pruned import PrunedModel
+from edgeslim.trainer.ranks import Ranks
+from edgeslim.trainer.ranks.share import share_budget
 
 from ..unit.fake_device import FakeObserver, fingerprint, place_of, without_pauses
 
@@ -86,3 +91,36 @@ def test_devices_that_are_none(tmp_path: Path, device: str) -> None:
         assert place_of(profile, FakeObserver()).foreign is False
     with pytest.raises((ConfigError, DeviceError), match="there is no device"):
         prune(Net(), torch.zeros(1, 3, 32, 32), target="latency=0.5x", profile=tmp_path / "p", device=device)
+
+
+def test_a_net_that_is_cut_further_says_so(observer: FakeObserver, tmp_path: Path) -> None:
+    net = prune(Net(), torch.zeros(1, 3, 32, 32), target="latency=0.8x", profile=tmp_path / "p")
+    assert net.reached is not None and not net.reached.narrowed
+    spared = next(label for label in net.channels.unit_labels.tolist() if label not in net.cut)
+    net.apply_cut(net.cut | {spared})
+    assert net.reached.narrowed and "more was cut since" in net.origin["target"]
+
+
+def test_a_device_is_looked_for_by_the_first_rank_alone() -> None:
+    """The others may run on machines that are not that device."""
+    told: list[object] = []
+
+    class Rank(Ranks):
+        world = 2  # type: ignore[assignment]
+
+        def from_first(self, compute):  # type: ignore[no-untyped-def]
+            if self.first:
+                told.append(compute())
+            return told[0]
+
+    def nowhere() -> Budget:
+        raise DeviceError("there is no such device here")
+
+    channels = PrunedModel.from_module(Net(), torch.zeros(1, 3, 32, 32)).channels
+    half = Ratio(ratio=0.5, limits=WidthLimits(multiple=1, minimum=1))
+    scores = np.arange(float(len(channels.unit_labels)))
+    cuts = [
+        share_budget(build, Rank(rank=rank)).select(channels, scores)
+        for rank, build in ((0, lambda: half), (1, nowhere))
+    ]
+    assert cuts[0] == cuts[1] and cuts[0]

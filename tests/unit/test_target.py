@@ -365,6 +365,9 @@ def test_a_run_that_is_resumed_has_the_same_plan(tmp_path: Path) -> None:
     assert plans[0] == plans[1] and plans[0][1] is not None
     assert (observer.observed, observer.races) == (0, 0)
     assert memo.of_cut(plans[0][0]) == plans[0][1] and memo.of_cut(frozenset({-1})) is None
+    further = memo.of_cut(plans[0][0] | {-1})  # dead filters, for one, leave later
+    assert further is not None and further.narrowed and "more was cut since" in str(further)
+    assert further.origin["device_profile"] == plans[0][1].device_digest
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -77,9 +77,12 @@ class FileMemo:
         write_text(self.path, dumps(_Plans(plans=plans)))
 
     def of_cut(self, cut: frozenset[int]) -> Reached | None:
-        """What the plan with this cut takes, None where none was remembered."""
-        plans = self._read().plans.values()
-        return next((plan.reached for plan in plans if plan.reached is not None and frozenset(plan.cut) == cut), None)
+        """What the plan with this cut takes, or the narrowest of which it cuts more; None where none was remembered."""
+        found = [plan for plan in self._read().plans.values() if plan.reached is not None and cut.issuperset(plan.cut)]
+        narrowest = max(found, key=lambda plan: len(plan.cut), default=None)
+        if narrowest is None or narrowest.reached is None:
+            return None
+        return replace(narrowest.reached, narrowed=len(narrowest.cut) < len(cut))
 
     def _read(self) -> _Plans:
         try:

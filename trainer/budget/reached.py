@@ -14,6 +14,7 @@ class Reached:
 
     ratio: latency / dense, with its interval.  predicted_ms: by the latency model.  model_error: (median, worst) error
     of that model, as shares.  usage: of the other resources, counted.  undone: cuts that were taken back.
+    narrowed: more was cut since, so the net takes no more than this.
     untouched: the net met the target as it was, and nothing was cut for it.
     """
 
@@ -30,6 +31,7 @@ class Reached:
     model_error: tuple[float, float] | None = None
     usage: Mapping[str, float] = field(default_factory=dict)
     undone: tuple[str, ...] = ()
+    narrowed: bool = False
     untouched: bool = False
 
     @property
@@ -50,6 +52,8 @@ class Reached:
             parts.insert(0, f"{self.latency_ms:.3g} ms, {self.ratio:.3f} of the dense net's {self.dense_ms:.3g} ms")
         elif self.predicted_ms is not None:
             parts.insert(0, f"{self.predicted_ms:.3g} ms predicted, not measured")
+        if self.narrowed:
+            parts.append("more was cut since")
         if self.untouched:
             parts.append("nothing was cut, for the net met it as it was")
         return f"{self.target}{f' on {self.device}' if self.device else ''}: {'; '.join(parts)}"

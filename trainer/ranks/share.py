@@ -78,21 +78,28 @@ def share_criterion(rule: Criterion, ranks: Ranks) -> Criterion:
     return rule if ranks.world == 1 else _SharedCriterion(rule=rule, ranks=ranks)
 
 
-def share_budget(budget: Budget, ranks: Ranks) -> Budget:
-    """The budget for one rank: the first one plans, which may mean to measure, and all have its plan."""
-    return budget if ranks.world == 1 else _SharedBudget(budget=budget, ranks=ranks)
+def share_budget(build: Callable[[], Budget], ranks: Ranks) -> Budget:
+    """The budget for one rank: the first one plans, which may mean to measure, and all have its plan.
+
+    build: what makes the budget; on the other ranks it is not called, for the device need not be there.
+    """
+    return build() if ranks.world == 1 else _SharedBudget(build=build, ranks=ranks)
 
 
 @dataclass(kw_only=True)
 class _SharedBudget:
-    budget: Budget
+    build: Callable[[], Budget]
     ranks: Ranks
     reached: Reached | None = None
+    budget: Budget | None = None
+    """The first rank's."""
 
     def select(self, channels: ChannelMap, scores: Scores, share: float = 1.0) -> frozenset[int]:
         """See `Budget`."""
 
         def plan() -> tuple[frozenset[int], Reached | None]:
+            if self.budget is None:
+                self.budget = self.build()
             return self.budget.select(channels, scores, share), self.budget.reached
 
         cut, self.reached = self.ranks.from_first(plan)

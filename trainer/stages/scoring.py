@@ -43,8 +43,11 @@ def budget_of(workspace: Workspace, prune: PruneSection, net: PrunedModel, progr
     """How much may stay of `net`, work counted and timed on a camera's frame. Plans that were timed are remembered."""
     shape = (1, workspace.kind.channels, *workspace.frame_size)
     memo = FileMemo(workspace.directory / PLANS)
-    budget = build_budget(prune.budget, limits_of(prune), net.channels, shape, progress=progress, memo=memo)
-    return share_budget(budget, workspace.ranks)
+
+    def build() -> Budget:
+        return build_budget(prune.budget, limits_of(prune), net.channels, shape, progress=progress, memo=memo)
+
+    return share_budget(build, workspace.ranks)
 
 
 def check_budget(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress) -> None:
