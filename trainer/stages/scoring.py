@@ -15,6 +15,7 @@ from ..pruned import PrunedModel
 from ..ranks.share import share_budget, share_criterion
 from ..recipe import PruneSection
 from ..recipe_criteria import Calibrated
+from ..recipe_target import TargetBudget
 from ..schedules import Scoring
 from ..workspace import Workspace
 
@@ -47,7 +48,8 @@ def budget_of(workspace: Workspace, prune: PruneSection, net: PrunedModel, progr
     def build() -> Budget:
         return build_budget(prune.budget, limits_of(prune), net.channels, shape, progress=progress, memo=memo)
 
-    return share_budget(build, workspace.ranks)
+    # What is counted every rank counts for itself, and all must come to the same; what is timed only one can time.
+    return share_budget(build, workspace.ranks) if isinstance(prune.budget, TargetBudget) else build()
 
 
 def check_budget(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress) -> None:
