@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given, settings
 
 from edgeslim.trainer.budget.programme import (
-    Charge,
-    CostTable,
     Ladder,
     Moment,
     Problem,
@@ -67,9 +65,6 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Problem(ladders=(), constants={"macs": 1.0}, limits={"macs": math.nan}),
         "limits are numbers",
     ),
-    "a table out of order": (lambda: CostTable((2, 1), (1,), np.zeros((2, 1))), "ascend"),
-    "an empty table": (lambda: CostTable((), (1,), np.zeros((0, 1))), "ascend"),
-    "a table of another shape": (lambda: CostTable((1, 2), (1,), np.zeros((1, 2))), "2 inputs and 1 outputs"),
 }
 
 
@@ -131,23 +126,6 @@ def test_a_limit_is_exceeded_by_more_than_rounding() -> None:
     assert not exceeds(1e9, 1e9)
     assert exceeds(1e9 + 2.0, 1e9)
     assert exceeds(1e-12, 0.0)
-
-
-def test_a_table_knows_what_was_measured_and_nothing_else() -> None:
-    table = CostTable((8, 16), (4, 8, 12), np.arange(6.0).reshape(2, 3))
-    inputs, outputs = np.array([[16, 8], [8, 16]]), np.array([[4, 12], [4, 8]])
-    np.testing.assert_array_equal(table(inputs, outputs), [[3.0, 2.0], [0.0, 4.0]])
-    with pytest.raises(ValueError, match=r"\[10\] channels; known are \[4, 8, 12\]"):
-        table(np.array([8]), np.array([10]))
-    with pytest.raises(ValueError, match=r"\[0, 17\] channels; known are \[8, 16\]"):
-        table(np.array([0, 17]), np.array([4, 4]))
-
-
-def test_a_table_is_a_cost() -> None:
-    table = CostTable((0,), (4, 8), np.array([[1.0, 3.0]]))
-    charge = Charge(name="pool", outputs=total(0), costs={"latency_us": table})
-    problem = Problem(ladders=(ladder(4, 8),), charges=(charge,), limits={"latency_us": 2.0})
-    assert solve(problem).widths == (4,)
 
 
 def test_stray_lines_of_the_solver_do_not_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """Family widths by integer programming: the most importance within limits on time, work, size and memory."""
 
-from .cost_table import CostTable
 from .problem import Charge, Cost, Ladder, Moment, Problem, Total
 from .reach import OutOfReach, least
 from .solution import Least, Solution, check_solution
@@ -11,7 +10,6 @@ from .widen import Undone, Widened, widen
 __all__ = [
     "Charge",
     "Cost",
-    "CostTable",
     "Ladder",
     "Least",
     "Moment",
