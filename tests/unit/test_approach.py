@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from edgeslim.bench.result import Speedup
 from edgeslim.errors import BudgetError
 from edgeslim.exporter.cost import count_macs, count_parameters, layer_costs
 from edgeslim.exporter.passes.remove_channels import remove_channels
-from edgeslim.trainer.budget.approach import NEAR, Approach
+from edgeslim.trainer.budget.approach import NEAR, Approach, Race
 from edgeslim.trainer.budget.costs import count_costs
 from edgeslim.trainer.budget.ladders import by_score, ladder_of
 from edgeslim.trainer.budget.programme import Charge, Ladder, Problem, Total
@@ -110,6 +111,20 @@ class Bench:
         self.plans += plans
         dense_ms = self.latency_us(self.dense) / 1e3
         return dense_ms, tuple(timed(self.latency_us(widths) / 1e3, dense_ms) for widths in plans)
+
+
+class Unsure:
+    """The same races, with intervals that reach to so many times the latency."""
+
+    def __init__(self, race: Race, uncertainty: float) -> None:
+        self.race, self.uncertainty = race, uncertainty
+
+    def __call__(self, plans: Sequence[Widths]) -> tuple[float, tuple[Timed, ...]]:
+        dense_ms, found = self.race(plans)
+        return dense_ms, tuple(
+            replace(one, against_first=replace(one.against_first, low=one.against_first.ratio / self.uncertainty))
+            for one in found
+        )
 
 
 def approach(
@@ -237,6 +252,20 @@ def test_a_good_plan_is_not_lost_to_a_correction_that_asks_too_much() -> None:
                            limits={"macs": 70.0})  # fmt: skip
     assert near.run().widths == (20,)
     assert len(bench.plans) <= 7
+
+
+@pytest.mark.parametrize(("uncertainty", "width"), [(1.0, 30), (1.004, 30), (1.02, 20)])
+def test_a_plan_at_the_edge_whose_interval_is_beyond_the_target_is_for_want_of_others(
+    uncertainty: float, width: int
+) -> None:
+    """One plan takes 99.5 % of the target, the next one 60 %."""
+    true = {10: 100.0, 20: 120.0, 30: 199.0, 40: 400.0}
+    wide, _ = approach(1, lambda widths: true[widths[0]], "latency=0.5x", rungs=4)
+    assert replace(wide, race=Unsure(wide.race, uncertainty)).run().widths == (width,)
+    del true[20], true[10]
+    only = Ladder(widths=(30, 40), values=(30.0, 40.0))
+    alone = replace(wide, problem=replace(wide.problem, ladders=(only,)), race=Unsure(wide.race, uncertainty))
+    assert alone.run().widths == (30,)
 
 
 def test_a_cut_that_a_race_says_buys_nothing_is_taken_back() -> None:

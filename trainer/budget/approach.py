@@ -21,7 +21,8 @@ from .targets import Limit
 NEAR = 0.93
 """Share of the target that the measured latency reaches: what is left unused is importance lost."""
 SURE = 0.99
-"""And beyond which the next measurement may well be above the target: a plan there is taken only for want of others."""
+"""And beyond which the next measurement may well be above the target. A plan there whose interval reaches beyond the
+target is taken only for want of others."""
 AIM = 0.965
 """Of the target, that a plan aims at: between both ends."""
 ATTEMPTS = 6
@@ -79,7 +80,7 @@ class Approach:
         if start.timed.latency_ms <= self._wanted_ms(start.dense_ms) and self._meets_all(start.widths):
             return start
         best: Raced | None = None
-        best_near = False
+        best_rank = (False, False, -math.inf)
         tried: dict[Widths, Raced] = {}
         low_us, high_us = 0.0, math.inf  # limits whose plans are too fast, and too slow
         limit_us = AIM * start.predicted_us * self._wanted_ms(start.dense_ms) / start.timed.latency_ms
@@ -95,8 +96,9 @@ class Approach:
             tried[widths] = seen
             ratio = seen.timed.latency_ms / self._wanted_ms(seen.dense_ms)
             near = NEAR <= ratio <= SURE
-            if ratio <= 1.0 and (best is None or (near, seen.value) > (best_near, best.value)):
-                best, best_near = seen, near
+            rank = near, ratio <= SURE or ratio * seen.timed.uncertainty <= 1.0, seen.value
+            if ratio <= 1.0 and rank > best_rank:
+                best, best_rank = seen, rank
             if near or (known and (ratio > SURE or limit_us >= min(high_us, start.predicted_us))):
                 break
             # Too slow: from what the model says of this very plan, for there its error is known. Too fast: on.
