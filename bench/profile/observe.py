@@ -43,6 +43,7 @@ _REFERENCES = 8
 _NS_PER_US = 1e3
 _MOVERS = ("ReorderInput", "ReorderOutput")
 """Conversions between layouts, which ONNX Runtime puts in: they belong to the value that they move."""
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 _BLOCKED = "_nchwc"
 """What ONNX Runtime appends to the name of a node that it moves to the blocked layout."""
 
@@ -208,6 +209,12 @@ class _Recorded:
             if event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time")
         ]
         graph = onnx.load_model(self._optimized, load_external_data=False).graph
+        branching = next((n for n in graph.node if any(a.type in _GRAPHS for a in n.attribute)), None)
+        if branching is not None:
+            raise DeviceError(
+                f"{branching.op_type} {branching.name!r} runs operators of its own, which cannot be timed one by one",
+                "give the net without branches and loops, or limit macs, parameters, memory or file instead of latency",
+            )
         events.sort(key=lambda event: float(event["ts"]))
         wanted = [node.op_type for node in graph.node] * self.runs  # it is written in the order in which it is run
         if [event["args"]["op_name"] for event in events] != wanted:

@@ -150,6 +150,24 @@ def test_moved_values_belong_to_those_who_made_them(observer: OnnxRuntimeObserve
         assert node.operator.outputs and node.operator.dtype in ("float", "uint8")
 
 
+def test_a_net_with_branches_is_refused_by_the_branch(observer: OnnxRuntimeObserver) -> None:
+    text = """
+    <ir_version: 10, opset_import: ["" : 18]>
+    net (float[1, 3] x) => (float[1, 3] y)
+    {
+      zero = Constant <value = float {0.0}> ()
+      sum = ReduceSum <keepdims = 0> (x)
+      bright = Greater (sum, zero)
+      y = If <then_branch = then () => (float[1, 3] a) { a = Sin (x) },
+              else_branch = other () => (float[1, 3] b) { b = Cos (x) }> (bright)
+    }
+    """
+    graph = onnx.parser.parse_model(text).SerializeToString()
+    with pytest.raises(DeviceError, match=r"If .* runs operators of its own") as caught:
+        observer.structure(graph, {"x": np.ones((1, 3), np.float32)})
+    assert "limit macs" in (caught.value.hint or "")
+
+
 def test_structures_are_those_of_observations_and_come_out_the_same_again(observer: OnnxRuntimeObserver) -> None:
     space = space_of("swish")
     graph = space.graph(space.cut(space.narrowest))

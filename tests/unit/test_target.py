@@ -390,13 +390,15 @@ def test_other_questions_have_other_answers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", '{"schema": 1, "plans": {"k": {"cut": ["a"], "reached": null}}}', "\0"])
 def test_a_memory_that_cannot_be_read_is_as_good_as_none(tmp_path: Path, text: str) -> None:
-    memo = FileMemo(tmp_path / "runs" / "plans.json")
+    told = Silent()
+    memo = FileMemo(tmp_path / "runs" / "plans.json", told)
     memo.path.parent.mkdir()
     memo.path.write_text(text)
     assert memo.recall("k") is None
     reached = Reached(target="latency=1x", device="", device_digest="", foreign=False)
     memo.keep("k", frozenset({3, 1}), reached)
     assert memo.recall("k") == (frozenset({1, 3}), reached)
+    assert len(told.notes) == 2 and "cannot be read, so plans are made anew" in told.notes[0]  # asked, and kept
 
 
 def test_the_device_on_paper_is_one_that_onnx_agrees_with() -> None:

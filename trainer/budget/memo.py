@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeslim.atomic import write_text
+from edgeslim.errors import first_line
+from edgeslim.progress import Progress, Silent
 from edgeslim.schema import SchemaError, dumps, loads
 
 from .reached import Reached
@@ -61,9 +63,10 @@ class NoMemo:
 
 @dataclass(frozen=True, slots=True)
 class FileMemo:
-    """In a JSON file of the run's directory; one that cannot be read is as good as none."""
+    """In a JSON file of the run's directory; one that cannot be read is as good as none, and that is said."""
 
     path: Path
+    progress: Progress = field(default_factory=Silent)
 
     def recall(self, key: str) -> tuple[frozenset[int], Reached | None] | None:
         """See Memo."""
@@ -87,5 +90,8 @@ class FileMemo:
     def _read(self) -> _Plans:
         try:
             return loads(_Plans, self.path.read_bytes())
-        except (OSError, SchemaError):
+        except FileNotFoundError:
+            return _Plans()
+        except (OSError, SchemaError) as error:
+            self.progress.note(f"{self.path} cannot be read, so plans are made anew: {first_line(error)}")
             return _Plans()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -43,7 +46,7 @@ def limits_of(prune: PruneSection) -> WidthLimits:
 def budget_of(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress) -> Budget:
     """How much may stay of `net`, work counted and timed on a camera's frame. Plans that were timed are remembered."""
     shape = (1, workspace.kind.channels, *workspace.frame_size)
-    memo = FileMemo(workspace.directory / PLANS)
+    memo = FileMemo(workspace.directory / PLANS, progress)
 
     def build() -> Budget:
         return build_budget(prune.budget, limits_of(prune), net.channels, shape, progress=progress, memo=memo)
@@ -54,4 +57,21 @@ def budget_of(workspace: Workspace, prune: PruneSection, net: PrunedModel, progr
 
 def check_budget(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress) -> None:
     """Raise BudgetError for a budget that no scores could reach, with every channel as good as any other."""
-    budget_of(workspace, prune, net, progress).select(net.channels, np.ones(len(net.channels.unit_labels)))
+    budget = budget_of(workspace, prune, net, _Rehearsal(progress))
+    budget.select(net.channels, np.ones(len(net.channels.unit_labels)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rehearsal:
+    """Tells of a plan that is only made to see whether there is one: its figures are not the result's."""
+
+    progress: Progress
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        self.progress.stage(name, total)
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        self.progress.step(done, values)
+
+    def note(self, text: str) -> None:
+        self.progress.note(f"before training, as if all channels were alike: {text}")
