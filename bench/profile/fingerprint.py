@@ -11,7 +11,7 @@ import platform
 import re
 from dataclasses import dataclass
 
-from edgeslim.runtime.devices import Sources, first_match, read_board, read_gpus, read_jetson
+from edgeslim.runtime.devices import Gpu, Sources, first_match, read_board, read_gpus, read_jetson
 from edgeslim.schema import to_json
 
 from ..machine import cpu_model, usable_cores
@@ -79,10 +79,17 @@ def fingerprint_here(backend: str, version: str, threads: int, sources: Sources 
         cpu_flags=tuple(sorted(flag for flag in flags.split() if _KERNELS.match(flag))),
         usable_cores=len(cores) or None,
         governor=sources.text(f"{clock}/scaling_governor"),
-        max_clock_mhz=int(kilohertz) / 1000.0 if kilohertz and kilohertz.isdigit() else None,
+        max_clock_mhz=_max_clock_mhz(kilohertz, gpu),
         board=read_board(sources),
         power_mode=None if jetson is None else jetson.power_mode,
         gpu=None if gpu is None else gpu.name,
         compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
         driver=gpus.driver if gpus is not None else None,
     )
+
+
+def _max_clock_mhz(kilohertz: str | None, gpu: Gpu | None) -> float | None:
+    """kilohertz: what the kernel says of the CPU."""
+    if gpu is not None:
+        return None if gpu.max_clock_mhz is None else float(gpu.max_clock_mhz)
+    return int(kilohertz) / 1000.0 if kilohertz and kilohertz.isdigit() else None

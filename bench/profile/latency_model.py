@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +50,8 @@ class Part:
     read: AxisTerms
     written: AxisTerms
     surface: Surface
+    """Its operators' latency in us."""
     nodes: float
-
-    def at(self, read: NDArray[np.float64], written: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Its operators' latency in us."""
-        return self.surface.at(read, written)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +71,7 @@ class LatencyModel:
 
     def part_us(self, part: Part, read: NDArray[np.float64], written: NDArray[np.float64]) -> NDArray[np.float64]:
         """What a part adds to the whole net, in us, where so many channels are read and written."""
-        return self.slope * part.at(read, written) + self.per_node_us * part.nodes
+        return self.slope * part.surface.at(read, written) + self.per_node_us * part.nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +115,7 @@ def fit_latency(
         return model
     order = np.random.default_rng(0).permutation(len(whole))
     errors = []
-    for fold in range(min(_FOLDS, len(whole))):
+    for fold in range(_FOLDS):
         unseen = {id(whole[i]) for i in order[fold::_FOLDS]}
         fitted = _fit(space, device, [plan for plan in known if id(plan) not in unseen])
         errors += [
@@ -127,7 +124,7 @@ def fit_latency(
             if id(plan) in unseen and plan.whole_us
         ]
     error = ModelError(median=float(np.median(errors)), worst=float(np.max(errors)), plans=len(errors))
-    return LatencyModel(device=device, parts=model.parts, slope=model.slope, per_node_us=model.per_node_us, error=error)
+    return replace(model, error=error)
 
 
 def _read_plan(
