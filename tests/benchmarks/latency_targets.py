@@ -1,6 +1,6 @@
 """How well latencies are predicted and targets met on this machine: random plans, targets, and what both cost.
 
-    python -m tests.benchmarks.latency_targets [unet resnet56 mobilenetv3-large] [--plans 30] [--record FILE.jsonl]
+    python -m tests.benchmarks.latency_targets [unet resnet56 mobilenetv3-large] [--targets latency=0.6x]
 
 Nets have random weights: latencies do not depend on them. Every latency is a share of the dense net's, both measured
 side by side in one run. --peer also races Torch-Pruning's nets of the same MACs (`pip install torch-pruning==1.6.1`).
@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("nets", nargs="*", default=list(NETS))
     parser.add_argument("--plans", type=int, default=30)
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peer", action="store_true")
     parser.add_argument("--record", type=Path)
@@ -55,17 +56,17 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in given.nets:
-            for row in _measured(name, given.plans, given.threads, Path(folder) / f"{name}.sqlite", given.peer):
+            for row in _measured(name, given, Path(folder) / f"{name}.sqlite"):
                 rows.append(row)
                 print(json.dumps({key: value for key, value in row.items() if key != "rows"}), flush=True)
     if given.record is not None:
         given.record.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _measured(name: str, plans: int, threads: int, profile: Path, peer: bool) -> Iterator[dict[str, object]]:
+def _measured(name: str, given: argparse.Namespace, profile: Path) -> Iterator[dict[str, object]]:
     net, size = _net(name)
     started = time.perf_counter()
-    target = _target(net, size, TARGETS[0], threads, profile)
+    target = _target(net, size, given.targets[0], given.threads, profile)
     model = target.model
     assert model is not None and model.error is not None and target.place is not None
     yield {
@@ -77,7 +78,7 @@ def _measured(name: str, plans: int, threads: int, profile: Path, peer: bool) ->
         "unseen_worst": model.error.worst,
         "device": str(model.device),
     }
-    checked = check_model(target.space, target.place, model, plans=plans)
+    checked = check_model(target.space, target.place, model, plans=given.plans)
     error = summary(checked)
     yield {
         "net": name,
@@ -89,8 +90,8 @@ def _measured(name: str, plans: int, threads: int, profile: Path, peer: bool) ->
         "rows": [[one.predicted, one.measured, one.low, one.high, one.dense_ms] for one in checked],
     }
     scores = np.random.default_rng(0).lognormal(0.0, 0.5, len(net.channels.unit_labels))
-    for text in TARGETS:
-        yield _hit(name, net, size, text, threads, profile, scores, peer)
+    for text in given.targets:
+        yield _hit(name, net, size, text, given.threads, profile, scores, given.peer)
 
 
 def _hit(
