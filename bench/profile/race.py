@@ -36,11 +36,6 @@ class Timed:
     latency_ms: float
     against_first: Speedup
 
-    @property
-    def uncertainty(self) -> float:
-        """How many times its latency, beside the first, it may take by the interval: 1 or more."""
-        return self.against_first.ratio / self.against_first.low
-
 
 def race(
     graphs: Sequence[bytes],

@@ -21,11 +21,13 @@ from .targets import Limit
 NEAR = 0.93
 """Share of the target that the measured latency reaches: what is left unused is importance lost."""
 SURE = 0.99
-"""And beyond which the next measurement may well be above the target. A plan there whose interval reaches beyond the
-target is taken only for want of others."""
+"""And beyond which the next measurement may well be above the target: a plan there is measured twice, and taken only for
+want of others."""
 AIM = 0.965
 """Of the target, that a plan aims at: between both ends."""
 ATTEMPTS = 6
+PLAIN = 1.15
+"""So many times what is wanted, and a net is too slow by the model alone, where both are shares of the dense net's."""
 DOUBTS = 3
 """So many families are raced at most."""
 DOUBTFUL = 0.02
@@ -59,12 +61,13 @@ class Raced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approach:
-    """problem: with all limits but that of latency.  latency: the limit to be near.  share: of the way to it.
+    """problem: with all limits but that of latency.  dense_us: the dense net's latency by the same model.
 
-    plan: the best widths of a problem.
+    latency: the limit to be near.  share: of the way to it.  plan: the best widths of a problem.
     """
 
     problem: Problem
+    dense_us: float
     latency: Limit
     share: float
     race: Race
@@ -76,14 +79,19 @@ class Approach:
         Raises BudgetError with the fastest that was measured where none is, OutOfReach where the other limits cannot be
         met, or leave no plan to be measured.
         """
-        start = self._raced(tuple(ladder.widths[-1] for ladder in self.problem.ladders), {})
-        if start.timed.latency_ms <= self._wanted_ms(start.dense_ms) and self._meets_all(start.widths):
-            return start
+        widest = tuple(ladder.widths[-1] for ladder in self.problem.ladders)
+        widest_us = usage(self.problem, widest)["latency"]
+        wanted_us = self.latency.at(self.dense_us, self.share)
+        limit_us = AIM * wanted_us
+        if not self.latency.relative or widest_us < PLAIN * wanted_us:  # otherwise there is nothing to find out
+            start = self._raced(widest, {})
+            if start.timed.latency_ms <= self._wanted_ms(start.dense_ms) and self._meets_all(widest):
+                return start
+            limit_us = AIM * widest_us * self._wanted_ms(start.dense_ms) / start.timed.latency_ms
         best: Raced | None = None
-        best_rank = (False, False, -math.inf)
+        best_near = False
         tried: dict[Widths, Raced] = {}
         low_us, high_us = 0.0, math.inf  # limits whose plans are too fast, and too slow
-        limit_us = AIM * start.predicted_us * self._wanted_ms(start.dense_ms) / start.timed.latency_ms
         for _ in range(ATTEMPTS):
             try:
                 widths, undone = self._plan(limit_us)
@@ -93,13 +101,14 @@ class Approach:
                 break
             known = widths in tried
             seen = tried[widths] if known else self._raced(widths, undone)
+            if not known and SURE < self._of_wanted(seen) <= 1.0:
+                seen = max(seen, self._raced(widths, undone), key=self._of_wanted)
             tried[widths] = seen
-            ratio = seen.timed.latency_ms / self._wanted_ms(seen.dense_ms)
+            ratio = self._of_wanted(seen)
             near = NEAR <= ratio <= SURE
-            rank = near, ratio <= SURE or ratio * seen.timed.uncertainty <= 1.0, seen.value
-            if ratio <= 1.0 and rank > best_rank:
-                best, best_rank = seen, rank
-            if near or (known and (ratio > SURE or limit_us >= min(high_us, start.predicted_us))):
+            if ratio <= 1.0 and (best is None or (near, seen.value) > (best_near, best.value)):
+                best, best_near = seen, near
+            if near or (known and (ratio > SURE or limit_us >= min(high_us, widest_us))):
                 break
             # Too slow: from what the model says of this very plan, for there its error is known. Too fast: on.
             if ratio > SURE:
@@ -117,6 +126,9 @@ class Approach:
     def _wanted_ms(self, dense_ms: float) -> float:
         """The most that a plan may take: a pruned net that is slower than the dense one helps nobody."""
         return min(dense_ms, self.latency.at(dense_ms * _US_PER_MS, self.share) / _US_PER_MS)
+
+    def _of_wanted(self, raced: Raced) -> float:
+        return raced.timed.latency_ms / self._wanted_ms(raced.dense_ms)
 
     def _plan(self, limit_us: float) -> tuple[Widths, dict[int, tuple[int, int]]]:
         """The best widths by the model; the fastest where none meet its limit."""

@@ -180,7 +180,10 @@ class Target:
         if latency is None or self._placed.foreign:
             widened = self._plan(problem)
             return widened.widths, self._reached(problem, widened.widths, share, _undone(widened))
-        raced = Approach(problem=problem, latency=latency, share=share, plan=self._plan, race=self._race).run()
+        dense_us = self.costs.usage(self.space.dense)["latency"]
+        raced = Approach(
+            problem=problem, dense_us=dense_us, latency=latency, share=share, plan=self._plan, race=self._race
+        ).run()
         return raced.widths, self._reached(problem, raced.widths, share, raced.undone, raced)
 
     def _plan(self, problem: Problem) -> Widened:
