@@ -4,9 +4,10 @@
 
 For every target: edgeslim prunes in one shot by the recipe's criterion, mends as the recipe says, and is measured to
 take that share of the dense net's latency. Torch-Pruning (l2 magnitude of groups, its default; the same share of every
-layer) is given the pruning ratio at which its net takes as long, found by bisection, with widths rounded to 16, which
-is the faster of its choices here. Both nets then have the recipe's fine-tuning with the dense net as teacher. --peer
-adds shares that only Torch-Pruning is cut to, so that its latency at equal accuracy can be read off.
+layer) is given the pruning ratio at which its net takes as long, found by bisection, for widths rounded to 16, to 8 and
+not at all; of those that come near enough the one that keeps the most work is taken. Both nets then have the recipe's
+fine-tuning with the dense net as teacher. --peer adds shares that only Torch-Pruning is cut to, so that its latency at
+equal accuracy can be read off.
 
 Scores are those of the test images, after everything is decided. Torch-Pruning is wrong on shortcuts that pad channels
 (docs/results/coverage.md): of a CIFAR ResNet only the channels inside blocks are offered to it.
@@ -22,7 +23,6 @@ import time
 import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -44,7 +44,9 @@ from .peer_cut import cut_by_torch_pruning
 
 NEAR = 0.02
 """How near, as a share, Torch-Pruning's latency must come to edgeslim's."""
-ROUND_TO = 16
+ROUNDINGS = (16, 8, None)
+STEPS = 6
+"""Of the bisection."""
 ATTEMPTS = 6
 
 
@@ -109,19 +111,22 @@ class Comparison:
         return net.compact()
 
     def _torch_pruning(self, share: float) -> nn.Module:
-        """The net whose latency is nearest to this share of the dense one's."""
-        low, high, best, nearest = 0.0, 0.95, self._dense, np.inf
-        for _ in range(8):
-            ratio = (low + high) / 2
-            net = cut_by_torch_pruning(self._dense, self._example, ratio, round_to=ROUND_TO)
-            latency = self._race([self._dense, net])[1]
-            if abs(latency / share - 1) < nearest:
-                best, nearest = net, abs(latency / share - 1)
-            if nearest < NEAR:
-                break
-            low, high = (ratio, high) if latency > share else (low, ratio)
-        self._progress.note(f"Torch-Pruning: {share:.3f} wanted, off by {nearest:.1%}")
-        return best
+        """The net whose latency is near this share of the dense one's; the nearest where none is near enough."""
+        found = []
+        for round_to in ROUNDINGS:
+            low, high = 0.0, 0.95
+            for _ in range(STEPS):
+                ratio = (low + high) / 2
+                net = cut_by_torch_pruning(self._dense, self._example, ratio, round_to)
+                latency = self._race([self._dense, net])[1]
+                found.append((latency, self._macs(net), net))
+                self._progress.note(f"Torch-Pruning, round_to={round_to}: {share:.3f} wanted, {latency:.3f} found")
+                if abs(latency / share - 1) < NEAR:
+                    break
+                low, high = (ratio, high) if latency > share else (low, ratio)
+        near = [one for one in found if abs(one[0] / share - 1) < NEAR]
+        _, _, net = max(near, key=lambda one: one[1]) if near else min(found, key=lambda one: abs(one[0] / share - 1))
+        return net
 
     def _graph(self, net: nn.Module) -> tuple[bytes, WidthSpace]:
         channels = PrunedModel.from_module(net, self._example).channels
@@ -143,15 +148,18 @@ class Comparison:
     def _race(self, nets: list[nn.Module]) -> list[float]:
         return [1.0 / one.against_first.ratio for one in self._timed(nets, 4.0)]
 
-    def _figures(self, net: nn.Module, latency: Timed) -> dict[str, float]:
+    def _macs(self, net: nn.Module) -> int:
         _, space = self._graph(net)
+        return count_macs(space.channels.model, space.shape)
+
+    def _figures(self, net: nn.Module, latency: Timed) -> dict[str, float]:
         faster = latency.against_first
         return {
             "latency_ms": latency.latency_ms,
             "share": 1 / faster.ratio,
             "share_low": 1 / faster.high,
             "share_high": 1 / faster.low,
-            "macs": count_macs(space.channels.model, space.shape),
+            "macs": self._macs(net),
             "parameters": sum(p.numel() for p in net.parameters()),
         }
 
