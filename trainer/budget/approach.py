@@ -21,8 +21,8 @@ from .targets import Limit
 NEAR = 0.93
 """Share of the target that the measured latency reaches: what is left unused is importance lost."""
 SURE = 0.99
-"""And beyond which the next measurement may well be above the target: a plan there is measured twice, and taken only for
-want of others."""
+"""And beyond which another measurement may well be above the target: a plan there is measured twice, and taken only
+for want of others."""
 AIM = 0.965
 """Of the target, that a plan aims at: between both ends."""
 ATTEMPTS = 6
