@@ -194,8 +194,8 @@ def _measure(
 def _order(sides: int) -> str:
     """Of samples, see `Settings.order`."""
     if sides > 2:
-        return f"1 to {sides} and back"
-    return "A" if sides == 1 else "ABBA"
+        return f"1 to {sides} in turn"
+    return "A" if sides == 1 else "ABAB"
 
 
 def check_threads(threads: int) -> None:

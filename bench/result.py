@@ -203,7 +203,7 @@ class Settings:
     """(height, width) in pixels; the frame is uniform random uint8 from `seed`."""
     seed: int
     order: str
-    """The order of samples: "A" alone, "ABBA" with `against` as A, or of more bundles "1 to 4 and back" with it as 1;
+    """The order of samples: "A" alone, "ABAB" with `against` as A, or of more bundles "1 to 4 in turn" with it as 1;
     each after an untimed run of its own."""
 
 

@@ -69,7 +69,7 @@ def bench(ratio: float = 3.42, low: float = 3.31, high: float = 3.55, against: b
             seconds=15.0,
             frame_size=(192, 256),
             seed=0,
-            order="ABBA",
+            order="ABAB",
         ),
         machine=Machine(
             board=None,
