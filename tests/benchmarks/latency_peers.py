@@ -4,8 +4,8 @@
 
 For every target: edgeslim prunes in one shot by the recipe's criterion, mends as the recipe says, and is measured to
 take that share of the dense net's latency. Torch-Pruning (l2 magnitude of groups, its default; the same share of every
-layer) is given the pruning ratio at which its net takes as long, found by bisection, for widths rounded to 16, to 8 and
-not at all; of those that come near enough the one that keeps the most work is taken. Both nets then have the recipe's
+layer) cuts by many ratios with widths rounded to 16, to 8 and not at all; all of its nets are measured in one race, and
+of those that take as long as edgeslim's the one that keeps the most work is taken. Both nets then have the recipe's
 fine-tuning with the dense net as teacher. --peer adds shares that only Torch-Pruning is cut to, so that its latency at
 equal accuracy can be read off.
 
@@ -21,8 +21,11 @@ import json
 import re
 import time
 import warnings
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -45,8 +48,8 @@ from .peer_cut import cut_by_torch_pruning
 NEAR = 0.02
 """How near, as a share, Torch-Pruning's latency must come to edgeslim's."""
 ROUNDINGS = (16, 8, None)
-STEPS = 6
-"""Of the bisection."""
+STEP = 0.04
+"""From one pruning ratio to the next."""
 ATTEMPTS = 6
 
 
@@ -64,6 +67,20 @@ def main() -> None:
         warnings.simplefilter("ignore")  # torch's exporter warns about itself
         comparison = Comparison(load_recipe(given.recipe, given.set), given.out, given.profile)
         comparison.run(given.targets, given.peer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dish:
+    """One of Torch-Pruning's nets. latency: as a share of the dense one's."""
+
+    ratio: float
+    round_to: int | None
+    macs: int
+    latency: float
+
+    @property
+    def name(self) -> str:
+        return f"ratio {self.ratio:.2f}, round_to={self.round_to}"
 
 
 class Comparison:
@@ -111,22 +128,27 @@ class Comparison:
         return net.compact()
 
     def _torch_pruning(self, share: float) -> nn.Module:
-        """The net whose latency is near this share of the dense one's; the nearest where none is near enough."""
-        found = []
+        """Of its nets whose latency is near this share of the dense one's that with the most work; else the nearest."""
+        near = [one for one in self._menu if abs(one.latency / share - 1) < NEAR]
+        nearest = min(self._menu, key=lambda one: abs(one.latency / share - 1))
+        chosen = max(near, key=lambda one: one.macs, default=nearest)
+        self._progress.note(f"Torch-Pruning: {share:.3f} wanted, {chosen.latency:.3f} found, {chosen.name}")
+        return cut_by_torch_pruning(self._dense, self._example, chosen.ratio, chosen.round_to)
+
+    @cached_property
+    def _menu(self) -> list[Dish]:
+        """All nets that Torch-Pruning has to offer, measured in one race."""
+        nets: dict[tuple[int, ...], tuple[float, int | None, nn.Module]] = {}
         for round_to in ROUNDINGS:
-            low, high = 0.0, 0.95
-            for _ in range(STEPS):
-                ratio = (low + high) / 2
-                net = cut_by_torch_pruning(self._dense, self._example, ratio, round_to)
-                latency = self._race([self._dense, net])[1]
-                found.append((latency, self._macs(net), net))
-                self._progress.note(f"Torch-Pruning, round_to={round_to}: {share:.3f} wanted, {latency:.3f} found")
-                if abs(latency / share - 1) < NEAR:
-                    break
-                low, high = (ratio, high) if latency > share else (low, ratio)
-        near = [one for one in found if abs(one[0] / share - 1) < NEAR]
-        _, _, net = max(near, key=lambda one: one[1]) if near else min(found, key=lambda one: abs(one[0] / share - 1))
-        return net
+            for ratio in np.arange(STEP, 0.96, STEP):
+                net = cut_by_torch_pruning(self._dense, self._example, float(ratio), round_to)
+                nets.setdefault(tuple(p.numel() for p in net.parameters()), (float(ratio), round_to, net))
+        self._progress.note(f"Torch-Pruning offers {len(nets)} nets")
+        timed = self._timed([self._dense, *(net for *_, net in nets.values())], 60.0)[1:]
+        return [
+            Dish(ratio=ratio, round_to=round_to, macs=self._macs(net), latency=1 / one.against_first.ratio)
+            for (ratio, round_to, net), one in zip(nets.values(), timed, strict=True)
+        ]
 
     def _graph(self, net: nn.Module) -> tuple[bytes, WidthSpace]:
         channels = PrunedModel.from_module(net, self._example).channels
