@@ -13,7 +13,6 @@ from edgeslim.exporter.bundle import amend_bundle
 from edgeslim.progress import Progress
 from edgeslim.runtime import Bundle, read_bundle
 
-from .budget.memo import FileMemo
 from .bundles import export_net, score_bundle
 from .checkpoint import Checkpoint, check_fit, load_checkpoint, load_state
 from .front import parent_of
@@ -23,7 +22,7 @@ from .recipe import Recipe
 from .recipe_file import parse_recipe
 from .results import REPORT
 from .sparsity.held import STAGE
-from .stages.scoring import PLANS
+from .stages.scoring import reached_by
 from .stages.sparse import SPARSE
 from .workspace import RECIPE, Workspace, open_workspace
 
@@ -37,22 +36,13 @@ def export_run(
     as they were measured then; else those that the recipe names are made anew.
     """
     kind = "dense" if dense else "compact"
-    recipe_file = run / RECIPE
-    if not recipe_file.is_file():
-        raise CheckpointError(f"{run} is no run: it has no recipe.json", "make one with `edgeslim compress`")
+    recipe = _recipe_of(run)
     _check_place(run, bundle, kind)
-    try:
-        data = json.loads(recipe_file.read_text())
-        data["export"]["simplify"] = simplify
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{recipe_file} is no recipe of a run: {first_line(error)}", "run `edgeslim compress` on the recipe again"
-        ) from error
-    workspace = open_workspace(parse_recipe(data, str(recipe_file)), run, progress)
+    as_asked = recipe.export.model_copy(update={"simplify": simplify})
+    workspace = open_workspace(recipe.model_copy(update={"export": as_asked}), run, progress)
     parent = parent_of(run)
     if parent is not None:  # where the stages are that all points of a front share
-        of_all = parse_recipe(json.loads((parent / RECIPE).read_text()), str(parent / RECIPE))
-        workspace = replace(workspace, parent=replace(workspace, recipe=of_all, directory=parent))
+        workspace = replace(workspace, parent=replace(workspace, recipe=_recipe_of(parent), directory=parent))
     module = workspace.fresh_module()
     start = _finished(workspace, "dense")
     check_fit(start, workspace.stage("dense"), workspace.key("dense"), module)
@@ -62,7 +52,8 @@ def export_run(
     if not dense and net.channels.families:
         final, key = _finished(workspace, "final"), workspace.key("final")
         net.apply(final.plan or net.plan)
-        net.reached = FileMemo(run / PLANS).of_cut(net.cut)
+        if workspace.recipe.prune is not None:
+            net.reached = reached_by(workspace, workspace.recipe.prune, net, progress)
         try:
             small = net.compact()
             check_fit(final, workspace.stage("final"), key, small)
@@ -85,6 +76,19 @@ def export_run(
     if measured is not None and REPORT in measured.files:
         amend_bundle(path, files={REPORT: measured.files[REPORT]})
     return path
+
+
+def _recipe_of(run: Path) -> Recipe:
+    """The recipe that a run was made by. Raises CheckpointError for what is no run."""
+    path = run / RECIPE
+    if not path.is_file():
+        raise CheckpointError(f"{run} is no run: it has no recipe.json", "make one with `edgeslim compress`")
+    try:
+        return parse_recipe(json.loads(path.read_text()), str(path))
+    except (ValueError, TypeError, ConfigError) as error:
+        raise CheckpointError(
+            f"{path} is no recipe of a run: {first_line(error)}", "run `edgeslim compress` on the recipe again"
+        ) from error
 
 
 def _last_without_cuts(recipe: Recipe) -> str:

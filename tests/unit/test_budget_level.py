@@ -10,17 +10,27 @@ from hypothesis import strategies as st
 
 from edgeslim.errors import ConfigError
 from edgeslim.trainer.budget import level_name, with_level
+from edgeslim.trainer.budget.targets import parse_target
 from edgeslim.trainer.recipe import BudgetSpec, MacsBudget, RatioBudget
+from edgeslim.trainer.recipe_target import TargetBudget
 
 KEPT = st.floats(0.05, 0.95)
 COUNTS = st.integers(2, 9)
 
 
-def budgets(kept: float) -> tuple[BudgetSpec, BudgetSpec]:
-    return MacsBudget(name="macs", keep=kept, min_share=0.1), RatioBudget(name="ratio", ratio=1.0 - kept)
+def budgets(kept: float) -> tuple[BudgetSpec, ...]:
+    """The last is part of the way itself."""
+    return (
+        MacsBudget(name="macs", keep=kept, min_share=0.1),
+        RatioBudget(name="ratio", ratio=1.0 - kept),
+        TargetBudget(name="target", target=f"latency={kept:.6f}x"),
+        TargetBudget(name="target", target=f"macs={kept * kept:.8f}x,memory<1MB", part=0.5),
+    )
 
 
 def kept_of(budget: BudgetSpec) -> float:
+    if isinstance(budget, TargetBudget):
+        return parse_target(budget.target)[0].amount ** budget.part
     return budget.keep if isinstance(budget, MacsBudget) else 1.0 - budget.ratio
 
 
@@ -42,10 +52,15 @@ def test_a_front_of_twice_as_many_has_the_levels_of_the_smaller_one(kept: float,
 
 
 def test_the_name_of_a_level_says_all_of_it() -> None:
-    macs, ratio = (with_level(budget, 0.5) for budget in budgets(0.5))
+    macs, ratio = (with_level(budget, 0.5) for budget in budgets(0.5)[:2])
     assert isinstance(macs, MacsBudget) and isinstance(ratio, RatioBudget)
     assert (level_name(macs), macs.keep, macs.min_share) == ("macs-0.7071", 0.7071, 0.1)
     assert (level_name(ratio), ratio.ratio) == ("ratio-0.2929", 0.2929)
+    whole = TargetBudget(name="target", target="latency=0.25x")
+    assert level_name(with_level(whole, 0.5)) == "latency-0.5x"
+    assert level_name(with_level(whole.model_copy(update={"part": 0.5}), 0.5)) == "latency-0.7071x"
+    absolute = TargetBudget(name="target", target="latency=8ms,memory<64MB", part=0.5)
+    assert level_name(with_level(absolute, 0.5)) == "latency-8ms-memory-64MB-part-0.25"
 
 
 def test_a_level_that_keeps_everything_is_none() -> None:

@@ -270,7 +270,7 @@ def test_levels_are_a_part_of_the_way(profile: DeviceProfile) -> None:
     half.select(half.channels, random_scores(half.channels))
     assert half.reached is not None and half.reached.ratio is not None
     assert NEAR * 0.6 <= half.reached.ratio <= 0.6
-    assert str(half.reached).startswith("0.5 of the way to latency=0.36x on ")
+    assert str(half.reached).startswith("0.5 of the way to latency=0.36x at 16x16 on ")
 
 
 def test_rounds_cut_further_and_keep_what_is_gone(profile: DeviceProfile) -> None:
@@ -364,8 +364,9 @@ def test_a_run_that_is_resumed_has_the_same_plan(tmp_path: Path) -> None:
             plans.append((target.select(target.channels, random_scores(target.channels)), target.reached))
     assert plans[0] == plans[1] and plans[0][1] is not None
     assert (observer.observed, observer.races) == (0, 0)
-    assert memo.of_cut(plans[0][0]) == plans[0][1] and memo.of_cut(frozenset({-1})) is None
-    further = memo.of_cut(plans[0][0] | {-1})  # dead filters, for one, leave later
+    assert memo.of_cut(plans[0][0], "latency=0.5x") == plans[0][1]
+    assert memo.of_cut(frozenset({-1}), "latency=0.5x") is None and memo.of_cut(plans[0][0], "latency=0.4x") is None
+    further = memo.of_cut(plans[0][0] | {-1}, "latency=0.5x")  # dead filters, for one, leave later
     assert further is not None and further.narrowed and "more was cut since" in str(further)
     assert further.origin["device_profile"] == plans[0][1].device_digest
 

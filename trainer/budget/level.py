@@ -32,7 +32,7 @@ def with_level(budget: BudgetSpec, share: float) -> BudgetSpec:
     if isinstance(budget, MacsBudget):
         return budget.model_copy(update={"keep": _rounded(budget.keep, share)})
     if isinstance(budget, TargetBudget):
-        return budget.model_copy(update={"part": share})
+        return budget.model_copy(update={"part": budget.part * share})
     return budget.model_copy(update={"ratio": round(1.0 - _rounded(1.0 - budget.ratio, share), _DIGITS)})
 
 

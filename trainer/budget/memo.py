@@ -79,9 +79,14 @@ class FileMemo:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, dumps(_Plans(plans=plans)))
 
-    def of_cut(self, cut: frozenset[int]) -> Reached | None:
-        """What the plan with this cut takes, or the narrowest of which it cuts more; None where none was remembered."""
-        found = [plan for plan in self._read().plans.values() if plan.reached is not None and cut.issuperset(plan.cut)]
+    def of_cut(self, cut: frozenset[int], target: str) -> Reached | None:
+        """What the plan of a target with this cut takes, or the narrowest of which it cuts more; None where none was
+        remembered. target: by `level_words`."""
+        found = [
+            plan
+            for plan in self._read().plans.values()
+            if plan.reached is not None and plan.reached.target == target and cut.issuperset(plan.cut)
+        ]
         narrowest = max(found, key=lambda plan: len(plan.cut), default=None)
         if narrowest is None or narrowest.reached is None:
             return None

@@ -8,9 +8,16 @@ from dataclasses import dataclass, field
 from .targets import amount_in_words
 
 
+def level_words(target: str, share: float) -> str:
+    """How a target is called of which `share` of the way is to be gone."""
+    return target if share == 1.0 else f"{share:.3g} of the way to {target}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """latency_ms, dense_ms: measured side by side; None where nothing was, for the device is not here.
+    """target: by `level_words`.  size: (height, width) of the frame at which all counts.
+
+    latency_ms, dense_ms: measured side by side; None where nothing was, for the device is not here.
 
     ratio: latency / dense, with its interval.  predicted_ms: by the latency model.  model_error: (median, worst) error
     of that model, as shares.  usage: of the other resources, counted.  undone: cuts that were taken back.
@@ -33,6 +40,7 @@ class Reached:
     undone: tuple[str, ...] = ()
     narrowed: bool = False
     untouched: bool = False
+    size: tuple[int, int] | None = None
 
     @property
     def origin(self) -> dict[str, str]:
@@ -56,4 +64,5 @@ class Reached:
             parts.append("more was cut since")
         if self.untouched:
             parts.append("nothing was cut, for the net met it as it was")
-        return f"{self.target}{f' on {self.device}' if self.device else ''}: {'; '.join(parts)}"
+        size = "" if self.size is None else f" at {self.size[0]}x{self.size[1]}"
+        return f"{self.target}{size}{f' on {self.device}' if self.device else ''}: {'; '.join(parts)}"

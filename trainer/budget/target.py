@@ -41,7 +41,7 @@ from .ladders import by_score, ladder_of
 from .limits import WidthLimits
 from .memo import Memo, memo_key
 from .programme import Ladder, OutOfReach, Problem, Widened
-from .reached import Reached
+from .reached import Reached, level_words
 from .targets import Limit
 from .unreachable import in_words
 
@@ -87,7 +87,7 @@ class Target:
         share *= self.part
         key = memo_key(scores, share, *self._question)
         remembered = self.memo.recall(key)
-        if remembered is not None:
+        if remembered is not None and remembered[0].issubset(channels.unit_labels.tolist()):
             cut, self.reached = remembered
             return cut
         units = by_score(channels, scores)
@@ -237,7 +237,8 @@ class Target:
         predicted_us = used.pop("latency", None)
         names = [family.name for family in self.channels.families]
         found = Reached(
-            target=self.text if share == 1.0 else f"{share:.3g} of the way to {self.text}",
+            target=level_words(self.text, share),
+            size=(self.shape[2], self.shape[3]) if len(self.shape) == 4 else None,
             device="" if self.place is None else str(self.place.fingerprint),
             device_digest="" if self.place is None else self.place.fingerprint.digest,
             foreign=self.place is not None and self.place.foreign,

@@ -82,6 +82,6 @@ def level_points(recipe: Recipe, count: int) -> tuple[Point, ...]:
 
 def parent_of(run: Path) -> Path | None:
     """The directory of the run that the run in `run` is a point of; None where it is none."""
-    place = run.absolute()
+    place = run.resolve()
     parent = place.parent.parent
     return parent if place.parent.name == FRONT and (parent / RECIPE).is_file() else None

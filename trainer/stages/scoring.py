@@ -12,6 +12,7 @@ from edgeslim.progress import Progress
 
 from ..budget import Budget, WidthLimits, build_budget
 from ..budget.memo import FileMemo
+from ..budget.reached import Reached, level_words
 from ..criteria import build_criterion
 from ..lesson import Lesson
 from ..pruned import PrunedModel
@@ -22,8 +23,10 @@ from ..recipe_target import TargetBudget
 from ..schedules import Scoring
 from ..workspace import Workspace
 
-PLANS = "plans.json"
+_PLANS = "plans.json"
 """In a run's directory: the plans that were measured for it."""
+_REHEARSED = "rehearsed-plans.json"
+"""And those that were made before training, to see whether there is one."""
 
 
 def scoring_of(workspace: Workspace, prune: PruneSection) -> Scoring:
@@ -45,8 +48,24 @@ def limits_of(prune: PruneSection) -> WidthLimits:
 
 def budget_of(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress) -> Budget:
     """How much may stay of `net`, work counted and timed on a camera's frame. Plans that were timed are remembered."""
+    return _budget(workspace, prune, net, progress, _memo(workspace, _PLANS, progress))
+
+
+def reached_by(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress) -> Reached | None:
+    """What the plan of a net takes that was cut earlier, as it was written down. None where no device was asked."""
+    budget = prune.budget
+    if not isinstance(budget, TargetBudget):
+        return None
+    return _memo(workspace, _PLANS, progress).of_cut(net.cut, level_words(budget.target, budget.part))
+
+
+def _memo(workspace: Workspace, name: str, progress: Progress) -> FileMemo:
+    """The points of a front share their plans with the parent run, as they share its stages."""
+    return FileMemo((workspace.parent or workspace).directory / name, progress)
+
+
+def _budget(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress, memo: FileMemo) -> Budget:
     shape = (1, workspace.kind.channels, *workspace.frame_size)
-    memo = FileMemo(workspace.directory / PLANS, progress)
 
     def build() -> Budget:
         return build_budget(prune.budget, limits_of(prune), net.channels, shape, progress=progress, memo=memo)
@@ -57,7 +76,8 @@ def budget_of(workspace: Workspace, prune: PruneSection, net: PrunedModel, progr
 
 def check_budget(workspace: Workspace, prune: PruneSection, net: PrunedModel, progress: Progress) -> None:
     """Raise BudgetError for a budget that no scores could reach, with every channel as good as any other."""
-    budget = budget_of(workspace, prune, net, _Rehearsal(progress))
+    memo = _memo(workspace, _REHEARSED, progress)
+    budget = _budget(workspace, prune, net, _Rehearsal(progress), memo)
     budget.select(net.channels, np.ones(len(net.channels.unit_labels)))
 
 

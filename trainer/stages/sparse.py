@@ -20,7 +20,7 @@ from ..sparsity.held import HeldPattern
 from ..task import Numbers, Term
 from ..workspace import Workspace
 from .mending import mend, unkept_note
-from .scoring import budget_of, scoring_of
+from .scoring import budget_of, reached_by, scoring_of
 from .training import form_of, train_form, train_stage
 
 SPARSE = "sparse"
@@ -95,5 +95,6 @@ def _cut_meanwhile(
     for cut, method in cuts.unkept:
         progress.note(unkept_note(cut, method))
     net.load_dense_state(module.state_dict())
-    net.reached = budget.reached
+    # Of a stage that was finished before no plan was made now.
+    net.reached = budget.reached or reached_by(workspace, prune, net, progress)
     return cuts.scores | {SPARSE: result.scores}
