@@ -25,8 +25,10 @@ from edgeslim.progress import Progress
 
 from .budget import WidthLimits, build_budget, spare_one
 from .budget.reached import Reached
+from .budget.targets import parse_target
 from .criteria import criterion
 from .recipe import BudgetSpec
+from .recipe_target import TargetBudget
 from .recovery import FEWEST_INPUTS, Correction, Part, distance, of_part, recover
 
 
@@ -69,14 +71,14 @@ def cut_once(
     channels = analyze(model)
     if len(specs) > 1 and wish.budget.name != "ratio":
         raise ConfigError("targets are for nets with one input", "give ratio instead of target")
-    shape = tuple(probes[0][specs[0].name].shape)
+    shape = _counted_at(wish.budget, specs[0], probes, calibration)
     scored = _Scored(model, channels)
     images = _images(specs, of_part(calibration, Part.FIT, Part.CHOOSE))
     score = criterion("reconstruction" if images is not None else "l1").score(
         scored, images if images is not None else np.empty(0, np.float32)
     )
     cut, reached = frozenset[int](), None
-    if channels.families:
+    if channels.families or wish.budget.name != "ratio":  # a target is met or missed all the same
         budget = build_budget(wish.budget, wish.limits, channels, shape, takes_frames=False, progress=wish.progress)
         cut = spare_one(channels, budget.select(channels, score), score)
         reached = budget.reached
@@ -102,6 +104,26 @@ def cut_once(
         unseen=len(unseen) if len(calibration) >= FEWEST_INPUTS else 0,
         reached=reached,
     )
+
+
+def _counted_at(
+    budget: BudgetSpec, lead: InputSpec, probes: Sequence[Arrays], calibration: Sequence[Arrays]
+) -> tuple[int, ...]:
+    """The shape of the input at which a budget counts and times: for a target that of the calibration inputs, if any.
+
+    Raises ConfigError where the file leaves the size open, nothing else tells it, and the target depends on it.
+    """
+    if isinstance(budget, TargetBudget):
+        if calibration:
+            return tuple(calibration[0][lead.name].shape)
+        sized = [limit for limit in parse_target(budget.target) if limit.of_a_size]
+        if sized and any(not isinstance(side, int) for side in lead.shape[1:]):
+            raise ConfigError(
+                f"{sized[0]} is of one size of the input, and {lead.name} takes any: "
+                f"({', '.join(str(side) or '?' for side in lead.shape)})",
+                "give calibration inputs of the size that the camera sends, or a file with a fixed size",
+            )
+    return tuple(probes[0][lead.name].shape)
 
 
 @dataclass(frozen=True, slots=True)

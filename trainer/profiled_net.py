@@ -17,8 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from edgeslim.atomic import write_bytes
-from edgeslim.bench.profile import CollectOptions
-from edgeslim.errors import ConfigError, UnsupportedGraphError, first_line
+from edgeslim.errors import ConfigError, InvariantError, UnsupportedGraphError, first_line
 from edgeslim.exporter.channels import ChannelMap, analyze
 from edgeslim.progress import Progress
 
@@ -37,7 +36,8 @@ _KEY = "edgeslim.profiled_net"
 class ProfiledNet:
     """shape: (1, C, H, W) of the image behind a frame.  min_share: of every family's width, that stays.
 
-    nets: how many plans of it are measured: who plans by a profile looks for the same ones there.
+    nets: how many plans of it are measured: who plans by a profile looks for the same ones there.  device, profile: on
+    which its recipe plans, and by which file.
     """
 
     channels: ChannelMap
@@ -45,16 +45,27 @@ class ProfiledNet:
     limits: WidthLimits
     min_share: float
     nets: int
+    device: str = "cpu:1"
+    profile: Path | None = None
 
-    def target(self, section: TargetBudget, progress: Progress, nets: int | None = None) -> Target:
+    def target(
+        self, progress: Progress, *, device: str | None = None, profile: Path | None = None, nets: int | None = None
+    ) -> Target:
         """The budget that plans for it, whose model and measurements are those of any other planning.
 
-        nets: instead of its own.
+        device, profile, nets: instead of its own. A device that the profile does not know is added to it.
         """
-        section = section.model_copy(update={"min_share": self.min_share, "nets": nets or self.nets})
-        budget = build_budget(section, self.limits, self.channels, self.shape, progress=progress)
+        section = TargetBudget(
+            name="target",
+            target="latency=0.5x",
+            device=device or self.device,
+            profile=profile or self.profile,
+            min_share=self.min_share,
+            nets=nets or self.nets,
+        )
+        budget = build_budget(section, self.limits, self.channels, self.shape, progress=progress, new_device=True)
         if not isinstance(budget, Target):
-            raise ConfigError(f"{section.name} is no target", "give a TargetBudget")
+            raise InvariantError("a target on a device became another budget")
         return budget
 
 
@@ -72,12 +83,15 @@ def net_of_recipe(recipe: Recipe, progress: Progress) -> ProfiledNet:
     progress.stage("analysis")
     net = PrunedModel.from_module(workspace.fresh_module(), torch.from_numpy(workspace.calibration(1)))
     budget = recipe.prune.budget
+    target = budget if isinstance(budget, TargetBudget) else TargetBudget(name="target", target="latency=0.5x")
     return ProfiledNet(
         channels=net.channels,
         shape=(1, workspace.kind.channels, *workspace.frame_size),
         limits=limits_of(recipe.prune),
         min_share=0.25 if budget.name == "ratio" else budget.min_share,
-        nets=budget.nets if isinstance(budget, TargetBudget) else CollectOptions().nets,
+        nets=target.nets,
+        device=target.device,
+        profile=target.profile,
     )
 
 

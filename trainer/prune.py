@@ -85,7 +85,7 @@ def prune(
     check_precision(module, example_input)
     images, lesson = _calibration(calibration, example_input, score, methods, loss)
     net = PrunedModel.from_module(module, example_input)
-    if net.channels.families:
+    if net.channels.families or budget.name != "ratio":  # a target is met or missed all the same
         limits = WidthLimits(multiple=width_multiple, minimum=min_width)
         shape = (1, *net.input_shape[1:])
         chosen = build_budget(budget, limits, net.channels, shape, progress=progress)

@@ -30,32 +30,32 @@ class Place:
         return self.observer is None
 
 
-def find_device(device: str, path: Path | None = None, *, allow_foreign: bool = False) -> Place:
+def find_device(device: str, path: Path | None = None, *, allow_foreign: bool = False, add: bool = False) -> Place:
     """Find the device that `device` names: "cpu:N" here, or one of the profile by the first digits of its fingerprint.
 
-    path: of the profile, that of the user's cache where None. Raises DeviceError for an unknown device, and for a
-    profile that was taken elsewhere unless `allow_foreign`.
+    path: of the profile, that of the user's cache where None.  add: a device that is here may be new to the profile.
+    Raises DeviceError for an unknown device, and for a profile that was taken elsewhere unless `allow_foreign`.
     """
     profile = open_profile(default_profile_path() if path is None else path)
     try:
-        return _find(device, profile, given=path is not None, allow_foreign=allow_foreign)
+        return _find(device, profile, to_add=add or path is None, allow_foreign=allow_foreign)
     except BaseException:
         profile.close()
         raise
 
 
-def _find(device: str, profile: DeviceProfile, *, given: bool, allow_foreign: bool) -> Place:
+def _find(device: str, profile: DeviceProfile, *, to_add: bool, allow_foreign: bool) -> Place:
     known = profile.devices
     if ":" in device:
         observer = open_observer(device)
         here = observer.fingerprint
-        if here in known or not known or not given:
+        if here in known or not known or to_add:
             return Place(fingerprint=here, profile=profile, observer=observer)
         if not allow_foreign:
             raise DeviceError(
                 f"{profile.path} was taken on another device: {_listed(known)}; this is {here}",
-                "plan for that device with --allow-foreign-profile (allow_foreign_profile), or name another file to "
-                "measure this one",
+                "plan for that device with --allow-foreign-profile (allow_foreign_profile), or add this one by "
+                "`edgeslim profile measure`, or name another file",
             )
         wanted = known
     else:

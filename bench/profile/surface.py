@@ -13,7 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
+
+from edgeslim.errors import DeviceError
+
+try:
+    from scipy.optimize import nnls
+except ImportError as error:
+    raise DeviceError(
+        f"profiles of devices, and plans for them, need SciPy: {error}", "pip install 'edgeslim[profile]'"
+    ) from error
 
 Array = NDArray[np.float64]
 _NUGGET = 2e-3

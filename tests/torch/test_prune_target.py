@@ -17,8 +17,10 @@ from edgeslim.trainer.prune import prune
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.ranks import Ranks
 from edgeslim.trainer.ranks.share import share_budget
+from edgeslim.trainer.slim import slim_file
 
 from ..unit.fake_device import FakeObserver, fingerprint, place_of, without_pauses
+from ..unit.test_slim import write_net
 
 
 class Net(nn.Module):
@@ -71,6 +73,46 @@ def test_a_target_that_nothing_meets_is_refused(observer: FakeObserver, tmp_path
 def test_a_target_that_the_dense_net_meets_cuts_nothing(observer: FakeObserver, tmp_path: Path) -> None:
     net = prune(Net(), torch.zeros(1, 3, 32, 32), target="latency=100s", profile=tmp_path / "p")
     assert not net.cut and net.reached is not None and net.reached.untouched
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("latency=0.5x", "no plan is faster than the dense net"),
+        ("latency=1us", "no plan is faster than the dense net"),
+        ("memory=1B", "memory=0.000001MB cannot be reached"),
+        ("macs=0.5x", "of the dense net's MACs cannot be reached"),
+    ],
+)
+def test_a_net_without_channels_to_cut_misses_targets(
+    observer: FakeObserver, tmp_path: Path, target: str, said: str
+) -> None:
+    with pytest.raises(BudgetError, match=said):
+        prune(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 16, 16), target=target, profile=tmp_path / "p")
+
+
+@pytest.mark.parametrize("target", ["latency=5s", "latency=1x", "memory<1GB"])
+def test_a_net_without_channels_to_cut_may_meet_a_target(observer: FakeObserver, tmp_path: Path, target: str) -> None:
+    net = prune(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 16, 16), target=target, profile=tmp_path / "p")
+    assert net.reached is not None and net.reached.untouched
+
+
+@pytest.mark.parametrize(
+    "options", [{"device": 2}, {"device": None}, {"profile": 5}, {"allow_foreign_profile": "maybe"}]
+)
+def test_options_of_another_type(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} is "):
+        prune(Net(), torch.zeros(1, 3, 32, 32), target="latency=0.5x", **options)  # type: ignore[arg-type]
+
+
+def test_a_file_of_any_size_needs_one_to_be_timed_at(observer: FakeObserver, tmp_path: Path) -> None:
+    given = write_net(tmp_path / "in.onnx", dead=False)
+    for target in ("latency=5s", "latency=0.8x", "memory<1GB", "macs=1G,file=1GB"):
+        with pytest.raises(ConfigError, match=r"is of one size of the input, and image takes any: \("):
+            slim_file(given, tmp_path / "out.onnx", target=target, profile=tmp_path / "p")
+    frames = np.zeros((6, 3, 48, 80), np.float32)
+    report = slim_file(given, tmp_path / "out.onnx", target="latency=5s", profile=tmp_path / "p", calibration=frames)
+    assert report.reached is not None and str(report.reached).startswith("latency=5s at 48x80 on ")
 
 
 def test_a_foreign_profile_is_marked(observer: FakeObserver, tmp_path: Path) -> None:

@@ -250,23 +250,29 @@ def test_a_wrong_fold_is_never_written(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx"]
 
 
-def test_it_works_without_torch(tmp_path: Path) -> None:
+def test_it_works_without_torch_and_scipy(tmp_path: Path) -> None:
     write_net(tmp_path / "in.onnx")
     np.savez(tmp_path / "frames.npz", image=images())
     code = """
 import sys
-for name in ("torch", "torchvision", "lightning_fabric", "safetensors", "kornia", "torchmetrics", "PIL"):
+for name in ("torch", "torchvision", "lightning_fabric", "safetensors", "kornia", "torchmetrics", "PIL", "scipy"):
     sys.modules[name] = None
 import edgeslim
 from edgeslim.trainer.calibration import read_calibration
 print(edgeslim.slim_onnx("in.onnx", "a.onnx").summary)
 print(edgeslim.slim_onnx("in.onnx", "b.onnx", ratio=0.3, calibration=read_calibration("frames.npz")).summary)
+print(edgeslim.slim_onnx("in.onnx", "c.onnx", target="macs=0.6x").summary)
+try:
+    edgeslim.slim_onnx("in.onnx", "d.onnx", target="file=0.6x")
+except edgeslim.errors.DeviceError as error:
+    print(error.hint)
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("pruned 1 of 4 layers")
+    assert done.stdout.endswith("pip install 'edgeslim[profile]'\n")
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

@@ -371,6 +371,18 @@ def test_a_run_that_is_resumed_has_the_same_plan(tmp_path: Path) -> None:
     assert further.origin["device_profile"] == plans[0][1].device_digest
 
 
+def test_a_plan_of_units_that_are_not_there_is_made_anew(profile: DeviceProfile, tmp_path: Path) -> None:
+    """Planted: a damaged file, of which the key is right."""
+    memo = FileMemo(tmp_path / "plans.json")
+    target = target_of(profile, "latency=0.5x", memo=memo)
+    scores = random_scores(target.channels)
+    cut = target.select(target.channels, scores)
+    text = (tmp_path / "plans.json").read_text()
+    (tmp_path / "plans.json").write_text(text.replace(f"{max(cut)}", "999999"))
+    assert "999999" in (tmp_path / "plans.json").read_text()
+    assert target_of(profile, "latency=0.5x", memo=memo).select(target.channels, scores) == cut
+
+
 @pytest.mark.slow
 def test_other_questions_have_other_answers(tmp_path: Path) -> None:
     memo = FileMemo(tmp_path / "plans.json")

@@ -16,6 +16,7 @@ from edgeslim.bench.profile import Timed, Widths
 from edgeslim.errors import BudgetError
 
 from .programme import OutOfReach, Problem, Widened, exceeds, least, solve, usage, value, widen
+from .reached import level_words
 from .targets import Limit
 
 NEAR = 0.93
@@ -178,7 +179,8 @@ class Approach:
                 "min_width, width_multiple)",
             )
         return BudgetError(
-            f"{self.latency} is {wanted_ms:.3g} ms here and cannot be reached{within}: {seen}",
+            f"{level_words(str(self.latency), self.share)} is {wanted_ms:.3g} ms here and cannot be reached{within}: "
+            f"{seen}",
             f"ask for latency={math.ceil(min(1.0, ratio * 1.02) * 100) / 100:g}x or more, or allow narrower widths "
             "(min_share, min_width)",
         )

@@ -7,7 +7,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeslim.bench.profile import CollectOptions, find_device
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.exporter.cost import layer_costs
 from edgeslim.progress import Progress, Silent
@@ -19,7 +18,6 @@ from .macs import Macs
 from .memo import Memo, NoMemo
 from .ratio import Ratio
 from .reached import Reached
-from .target import Target
 from .targets import parse_target
 
 
@@ -45,15 +43,22 @@ def build_budget(
     takes_frames: bool = True,
     progress: Progress | None = None,
     memo: Memo | None = None,
+    new_device: bool = False,
 ) -> Budget:
     """The budget that a recipe asks for. shape: (N, C, H, W) of the image at which work is counted.
 
     takes_frames: what is timed is the graph that a camera feeds, not the net's own input.  memo: of plans that were
-    measured before. Raises DeviceError for a device that is not here, or a profile that is not its own.
+    measured before.  new_device: measure this one even where the profile knows others alone. Raises DeviceError for a
+    device that is not here, or a profile that is not its own.
     """
     if isinstance(section, RatioBudget):
         return Ratio(ratio=section.ratio, limits=limits)
     if isinstance(section, TargetBudget):
+        # With SciPy, which slimming a file without a target does without.
+        from edgeslim.bench.profile import CollectOptions, find_device
+
+        from .target import Target
+
         wanted = parse_target(section.target)
         timed = any(limit.resource == "latency" for limit in wanted)
         return Target(
@@ -61,7 +66,9 @@ def build_budget(
             text=section.target,
             channels=channels,
             shape=shape,
-            place=find_device(section.device, section.profile, allow_foreign=section.allow_foreign_profile)
+            place=find_device(
+                section.device, section.profile, allow_foreign=section.allow_foreign_profile, add=new_device
+            )
             if timed
             else None,
             widths=limits,

@@ -50,6 +50,11 @@ class Limit:
         final = self.amount * dense if self.relative else self.amount
         return final if final >= dense else float(dense * (final / dense) ** share)
 
+    @property
+    def of_a_size(self) -> bool:
+        """Whether it says nothing without the size of the net's input."""
+        return self.resource in ("latency", "memory") or (self.resource == "macs" and not self.relative)
+
     def __str__(self) -> str:
         if self.relative:
             return f"{self.resource}={_digits(self.amount)}x"

@@ -41,11 +41,17 @@ def parse_wish(
         if not limits[0].amount < 1.0:
             raise ConfigError(f"target {target!r} keeps all MACs", 'write for example "macs=0.5x"')
         return MacsBudget(name="macs", keep=limits[0].amount, min_share=share)
+    if not isinstance(device, str):
+        raise ConfigError(f"device is {device!r}", 'write "cpu:N" for ONNX Runtime on the CPU with N threads')
+    if profile is not None and not isinstance(profile, (str, os.PathLike)):
+        raise ConfigError(f"profile is {profile!r}", "give the path of a device profile")
+    if not isinstance(allow_foreign_profile, bool):
+        raise ConfigError(f"allow_foreign_profile is {allow_foreign_profile!r}", "it is True or False")
     return TargetBudget(
         name="target",
         target=str(target),
         device=device,
-        profile=None if profile is None else Path(profile),
+        profile=None if profile is None else Path(os.fsdecode(profile)),
         allow_foreign_profile=allow_foreign_profile,
         min_share=share,
     )

@@ -75,7 +75,7 @@ def level_points(recipe: Recipe, count: int) -> tuple[Point, ...]:
     if times > 1:
         raise ConfigError(
             f"{count} points do not fit between the dense net and the recipe's budget: {times} of them are {name}",
-            "ask for fewer points",
+            "ask for fewer points, or for a budget that is further from the dense net",
         )
     return tuple(points)
 

@@ -21,7 +21,7 @@ from edgeslim.atomic import write_text
 from edgeslim.bench import BenchResult, Net, Speedup, check_threads, net_of
 from edgeslim.bench.front import Front, FrontPoint, decided
 from edgeslim.bench.report.front import FrontPage, render_front
-from edgeslim.errors import EdgeslimError, UnsupportedGraphError
+from edgeslim.errors import ConfigError, EdgeslimError, UnsupportedGraphError
 from edgeslim.exporter.plan import PruningPlan
 from edgeslim.progress import Progress
 from edgeslim.runtime import Manifest
@@ -63,6 +63,9 @@ def compress_front(recipe: Recipe, directory: Path, points: int, progress: Progr
     """
     levels = level_points(recipe, points)
     check_threads(recipe.bench.threads)
+    folder = directory / FRONT
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file, and the points of the front would lie there", "choose another --out")
     log = Notebook(progress=progress)
     workspace = open_workspace(recipe, directory, log)
     net = analyze_net(workspace, log)

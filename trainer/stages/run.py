@@ -28,6 +28,7 @@ from ..pruned import PrunedModel
 from ..ranks.agree import check_same_plan
 from ..ranks.sharded import check_recipe
 from ..recipe import Recipe, SectionName
+from ..recipe_target import TargetBudget
 from ..regularizers import Scheduled, check_penalties, schedule
 from ..sparsity.held import HeldPattern
 from ..task import NO_TERMS, Numbers
@@ -67,10 +68,11 @@ class Begun:
 
 
 def train_and_prune(workspace: Workspace, progress: Progress) -> Trained:
-    """All training stages. A net with nothing to prune comes back dense, with a note."""
+    """All training stages. A net with nothing to prune comes back dense, with a note, if it meets a target as it is."""
     pruned = analyze_net(workspace, progress)
-    if workspace.recipe.prune is not None and pruned.channels.families:
-        check_budget(workspace, workspace.recipe.prune, pruned, progress)
+    prune = workspace.recipe.prune
+    if prune is not None and (pruned.channels.families or isinstance(prune.budget, TargetBudget)):
+        check_budget(workspace, prune, pruned, progress)
     return train_rest(workspace, train_shared(workspace, pruned, progress), progress)
 
 

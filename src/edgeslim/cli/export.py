@@ -58,6 +58,7 @@ def run(
     if onnx:
         if dense or archive or no_simplify:
             raise typer.BadParameter("--dense, --archive and --no-simplify belong to a RUN, not to --onnx")
+        _check_target(target, min_share, any((device, profile, allow_foreign_profile)))
         from edgeslim.trainer.calibration import read_calibration
         from edgeslim.trainer.slim import slim_file
 
@@ -95,6 +96,19 @@ def run(
         return
     out.print(tables.certificate_line(manifest.certificate), highlight=False)
     out.print(f"bundle  {path}", highlight=False, soft_wrap=True)
+
+
+def _check_target(target: str | None, min_share: float | None, on_device: bool) -> None:
+    """An option that would have no effect is a mistake: a typing error in it would go unnoticed."""
+    if target is None and min_share is not None:
+        raise typer.BadParameter("--min-share needs --target")
+    if on_device:
+        from edgeslim.trainer.budget.targets import parse_target
+
+        if target is None or all(limit.resource != "latency" for limit in parse_target(target)):
+            raise typer.BadParameter(
+                "--device, --profile and --allow-foreign-profile need a --target that limits the latency"
+            )
 
 
 def _print_slimmed(report: SlimReport, json: bool) -> None:

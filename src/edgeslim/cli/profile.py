@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,12 +99,18 @@ def write(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")],
     path: Annotated[Path, typer.Argument(help="Where the net is written.", metavar="NET.onnx")],
     set_: Overrides = None,
+    json: Json = False,
 ) -> None:
     """Write the untrained net of RECIPE as one file, to be measured on a device that has no torch."""
+    if path.suffix != ".onnx":
+        raise typer.BadParameter(f"{path} does not end in .onnx, by which the other verbs tell a net from a recipe")
     from edgeslim.trainer.profiled_net import write_net
 
     with open_progress() as progress:
         write_net(_net(recipe, set_, progress), path)
+    if json:
+        print_json(json_module.dumps({"net": str(path)}, indent=2))
+        return
     out.print(f"net  {path}\non the device: edgeslim profile measure {path.name}", highlight=False, soft_wrap=True)
 
 
@@ -121,7 +128,10 @@ def show(
     from edgeslim.progress import Silent
 
     path = profile or default_profile_path()
+    open_profile(path, must_exist=True).close()
     if staircase is not None:
+        if ":" in staircase:
+            raise typer.BadParameter("--staircase takes the first digits of a fingerprint, and measures nothing")
         place = find_device(staircase, path, allow_foreign=True)
         measured = measure_staircase(place, Silent())
         step = find_step(measured)
@@ -150,19 +160,27 @@ def merge(
     device: Annotated[
         str | None, typer.Option(help="Only the device whose fingerprint begins with these digits.")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Take over what other profiles know; of a net that both know, the newer measurement."""
     from edgeslim.bench.profile import open_profile
     from edgeslim.errors import ConfigError
 
     taken = 0
-    with open_profile(into) as target:
+    with ExitStack() as stack:
+        sources = []
         for path in profiles:
-            with open_profile(path, must_exist=True) as source:
-                wanted = [own for own in source.devices if device is None or own.digest.startswith(device)]
-                if not wanted:
-                    raise ConfigError(f"{path} knows no device {device or ''}".rstrip(), "see `edgeslim profile show`")
-                taken += target.merge(source, wanted)
+            source = stack.enter_context(open_profile(path, must_exist=True))
+            wanted = [own for own in source.devices if device is None or own.digest.startswith(device)]
+            if not wanted:
+                raise ConfigError(f"{path} knows no device {device or ''}".rstrip(), "see `edgeslim profile show`")
+            sources.append((source, wanted))
+        target = stack.enter_context(open_profile(into))
+        for source, wanted in sources:
+            taken += target.merge(source, wanted)
+    if json:
+        print_json(json_module.dumps({"profile": str(into), "nets": taken}, indent=2))
+        return
     out.print(f"{taken} nets taken over into {into}", highlight=False, soft_wrap=True)
 
 
@@ -171,10 +189,8 @@ def _measured(
 ) -> tuple[Target, LatencyModel, Place]:
     """The model of a net on a device, with what is missing for it measured."""
     from edgeslim.errors import InvariantError
-    from edgeslim.trainer.recipe_target import TargetBudget
 
-    section = TargetBudget(name="target", target="latency=0.5x", device=device or "cpu:1", profile=profile)
-    target = net.target(section, progress, nets)
+    target = net.target(progress, device=device, profile=profile, nets=nets)
     model = target.model
     if model is None or target.place is None:
         raise InvariantError("a latency was limited, and nothing was measured")

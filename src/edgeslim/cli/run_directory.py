@@ -15,7 +15,7 @@ from edgeslim.lock import hold
 
 OURS = frozenset(
     {
-        "bench.json", "compact.bundle", "dense.bundle", "front", "front.json", "plans.json", "recipe.json",
+        "bench.json", "compact.bundle", "dense.bundle", "front", "front.json", "plans.json", "rehearsed-plans.json", "recipe.json",
         "report.html", "result.json", "stages", "validation.npz",
     }
 )  # fmt: skip
