@@ -7,29 +7,41 @@ plans, so what is measured on the device is found again where the planning is do
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import onnx
 import onnx_ir as ir
+from pydantic import Field
 
 from edgeslim.atomic import write_bytes
-from edgeslim.errors import ConfigError, InvariantError, UnsupportedGraphError, first_line
+from edgeslim.errors import ConfigError, ExportError, InvariantError, UnsupportedGraphError, first_line
 from edgeslim.exporter.channels import ChannelMap, analyze
 from edgeslim.progress import Progress
 
 from .budget import WidthLimits
 from .budget.registry import build_budget
 from .budget.target import Target
+from .recipe_base import PositiveInt, Section
 from .recipe_target import TargetBudget
 
 if TYPE_CHECKING:
     from .recipe import Recipe
 
 _KEY = "edgeslim.profiled_net"
+
+
+class _Told(Section):
+    """What the file says beside the graph."""
+
+    shape: Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
+    parameters: tuple[str, ...]
+    width_multiple: PositiveInt
+    min_width: PositiveInt
+    min_share: Annotated[float, Field(ge=0.0, lt=1.0)]
+    nets: Annotated[int, Field(ge=8)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,19 +108,22 @@ def net_of_recipe(recipe: Recipe, progress: Progress) -> ProfiledNet:
 
 
 def write_net(net: ProfiledNet, path: str | os.PathLike[str]) -> None:
-    """Write the file that stands for a net on a device."""
+    """Write the file that stands for a net on a device. Raises ExportError where it cannot be."""
     model = net.channels.model.clone()
-    model.metadata_props[_KEY] = json.dumps(
-        {
-            "shape": list(net.shape),
-            "parameters": sorted(net.channels.parameters),
-            "width_multiple": net.limits.multiple,
-            "min_width": net.limits.minimum,
-            "min_share": net.min_share,
-            "nets": net.nets,
-        }
-    )
-    write_bytes(Path(path), bytes(ir.to_proto(model).SerializeToString()))
+    model.metadata_props[_KEY] = _Told(
+        shape=net.shape,
+        parameters=tuple(sorted(net.channels.parameters)),
+        width_multiple=net.limits.multiple,
+        min_width=net.limits.minimum,
+        min_share=net.min_share,
+        nets=net.nets,
+    ).model_dump_json()
+    try:
+        write_bytes(Path(path), bytes(ir.to_proto(model).SerializeToString()))
+    except OSError as error:
+        raise ExportError(
+            f"{path} cannot be written: {error.strerror}", "look at the path, its permissions and the space on the disk"
+        ) from error
 
 
 def read_net(path: str | os.PathLike[str]) -> ProfiledNet:
@@ -116,15 +131,13 @@ def read_net(path: str | os.PathLike[str]) -> ProfiledNet:
     hint = "make one with `edgeslim profile net RECIPE NET.onnx`"
     try:
         model = ir.from_proto(onnx.load_model(path, load_external_data=False))
-        told = json.loads(model.metadata_props[_KEY])
-        shape, parameters = tuple(int(size) for size in told["shape"]), frozenset(map(str, told["parameters"]))
-        limits = WidthLimits(multiple=int(told["width_multiple"]), minimum=int(told["min_width"]))
+        told = _Told.model_validate_json(model.metadata_props[_KEY])
         return ProfiledNet(
-            channels=analyze(model, parameters),
-            shape=shape,
-            limits=limits,
-            min_share=float(told["min_share"]),
-            nets=int(told["nets"]),
+            channels=analyze(model, frozenset(told.parameters)),
+            shape=told.shape,
+            limits=WidthLimits(multiple=told.width_multiple, minimum=told.min_width),
+            min_share=told.min_share,
+            nets=told.nets,
         )
     except OSError as error:
         raise UnsupportedGraphError(f"{path} cannot be read: {error.strerror}", hint) from error

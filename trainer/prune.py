@@ -88,7 +88,8 @@ def prune(
     if net.channels.families or budget.name != "ratio":  # a target is met or missed all the same
         limits = WidthLimits(multiple=width_multiple, minimum=min_width)
         shape = (1, *net.input_shape[1:])
-        chosen = build_budget(budget, limits, net.channels, shape, progress=progress)
+        image = len(shape) == 4  # what else there is no camera sends
+        chosen = build_budget(budget, limits, net.channels, shape, takes_frames=image, progress=progress)
         dense = net.graph
         Iterative().prune(net, Scoring(criterion=score, images=images, lesson=lesson), chosen)
         net.reached = chosen.reached

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeslim.errors import ConfigError, DeviceError
+from edgeslim.errors import ConfigError, DeviceError, EdgeslimError
 
 from .fingerprint import Fingerprint
 from .observe import Observer, open_observer
@@ -36,7 +36,10 @@ def find_device(device: str, path: Path | None = None, *, allow_foreign: bool = 
     path: of the profile, that of the user's cache where None.  add: a device that is here may be new to the profile.
     Raises DeviceError for an unknown device, and for a profile that was taken elsewhere unless `allow_foreign`.
     """
-    profile = open_profile(default_profile_path() if path is None else path)
+    # Who means a device that is not here has a profile of it: a new file would be this machine's.
+    profile = open_profile(
+        default_profile_path() if path is None else path, must_exist=allow_foreign and path is not None
+    )
     try:
         return _find(device, profile, to_add=add or path is None, allow_foreign=allow_foreign)
     except BaseException:
@@ -65,6 +68,9 @@ def _find(device: str, profile: DeviceProfile, *, to_add: bool, allow_foreign: b
                 f"there is no device {device!r} in {profile.path}",
                 f"write cpu:N, or one of: {_listed(known) or 'none'}",
             )
+        measuring = [found for own in wanted if (found := _observer_of(own)) is not None]
+        if len(wanted) == len(measuring) == 1:
+            return Place(fingerprint=wanted[0], profile=profile, observer=measuring[0])
         if not allow_foreign:
             raise DeviceError(
                 f"{_listed(wanted)} is known by its profile alone",
@@ -73,6 +79,15 @@ def _find(device: str, profile: DeviceProfile, *, to_add: bool, allow_foreign: b
     if len(wanted) > 1:
         raise ConfigError(f"{profile.path} knows several devices: {_listed(wanted)}", "name one by its first digits")
     return Place(fingerprint=wanted[0], profile=profile, observer=None)
+
+
+def _observer_of(device: Fingerprint) -> Observer | None:
+    """What measures this device, if it is this machine."""
+    try:
+        observer = open_observer(f"cpu:{device.threads}")
+    except EdgeslimError:  # it has more threads than there are cores here
+        return None
+    return observer if observer.fingerprint == device else None
 
 
 def _listed(devices: tuple[Fingerprint, ...]) -> str:

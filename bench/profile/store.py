@@ -36,8 +36,8 @@ from .fingerprint import Fingerprint
 from .observe import Node, Observation
 from .operator import Operator
 
-SCHEMA = 2
-"""1: nets were not sealed."""
+SCHEMA = 3
+"""1: nets were not sealed. 2: nor was when they were measured."""
 _TABLES = """
     CREATE TABLE devices (device TEXT PRIMARY KEY, fingerprint TEXT NOT NULL);
     CREATE TABLE operators (operator TEXT PRIMARY KEY, description TEXT NOT NULL);
@@ -127,14 +127,16 @@ class DeviceProfile:
         whole: _Whole,
         rows: Sequence[tuple[Node, float | None, float | None]],
     ) -> None:
-        digest = _seal(device.digest, net, whole, [(node.value, node.operator.key, us, own) for node, us, own in rows])
+        now = time.time()
+        points = [(node.value, node.operator.key, us, own) for node, us, own in rows]
+        digest = _seal(device.digest, net, whole, points, now)
         with self._errors("written"), self._connection:
             run = self._connection.execute
             run("INSERT OR IGNORE INTO devices VALUES (?, ?)", (device.digest, dumps(device)))
             run("DELETE FROM points WHERE device = ? AND net = ?", (device.digest, net))
             run(
                 "INSERT OR REPLACE INTO nets VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (device.digest, net, *whole, digest, time.time()),
+                (device.digest, net, *whole, digest, now),
             )
             for place, (node, latency_us, spread) in enumerate(rows):
                 key = node.operator.key
@@ -247,7 +249,7 @@ class DeviceProfile:
             lines = list(own)
             whole, digest, measured_at = lines[0][1:5], lines[0][5], lines[0][6]
             points = [line[8:] for line in lines if line[7] is not None]
-            if _seal(device.digest, name, whole, points) != digest:
+            if _seal(device.digest, name, whole, points, measured_at) != digest:
                 raise self._damaged(f"what it says of the net {str(name)[:12]} is not what was measured")
             yield name, whole, points, digest, measured_at
 
@@ -320,10 +322,10 @@ def _close(connection: sqlite3.Connection) -> None:
         connection.close()
 
 
-def _seal(device: str, net: str, whole: _Whole, points: Sequence[_Point]) -> str:
+def _seal(device: str, net: str, whole: _Whole, points: Sequence[_Point], measured_at: float) -> str:
     """SHA-256 of all that is said of a net; numbers count to the last bit."""
     try:
-        text = json.dumps([device, net, whole, points], separators=(",", ":"))
+        text = json.dumps([device, net, whole, points, measured_at], separators=(",", ":"))
     except TypeError:  # bytes, where somebody has put them
         return ""
     return hashlib.sha256(text.encode()).hexdigest()

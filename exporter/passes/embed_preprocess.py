@@ -26,7 +26,10 @@ def embed_preprocess(model: ir.Model, mean: tuple[float, ...], std: tuple[float,
     model = model.clone()
     image = model.graph.inputs[0]
     if len(model.graph.inputs) != 1 or image.shape is None or len(image.shape) != 4:
-        raise ExportError(f"the net's inputs {[v.name for v in model.graph.inputs]} are not one image batch")
+        raise ExportError(
+            f"the net's inputs {[v.name for v in model.graph.inputs]} are not one image batch",
+            "give a net with one input (N, C, H, W)",
+        )
     batch, channels, height, width = image.shape
     if channels != len(mean):
         raise ExportError(

@@ -78,8 +78,8 @@ def test_a_target_that_the_dense_net_meets_cuts_nothing(observer: FakeObserver, 
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("latency=0.5x", "no plan is faster than the dense net"),
-        ("latency=1us", "no plan is faster than the dense net"),
+        ("latency=0.5x", "no family has a width to choose"),
+        ("latency=1us", "no family has a width to choose"),
         ("memory=1B", "memory=0.000001MB cannot be reached"),
         ("macs=0.5x", "of the dense net's MACs cannot be reached"),
     ],
@@ -113,6 +113,41 @@ def test_a_file_of_any_size_needs_one_to_be_timed_at(observer: FakeObserver, tmp
     frames = np.zeros((6, 3, 48, 80), np.float32)
     report = slim_file(given, tmp_path / "out.onnx", target="latency=5s", profile=tmp_path / "p", calibration=frames)
     assert report.reached is not None and str(report.reached).startswith("latency=5s at 48x80 on ")
+
+
+def test_a_file_that_is_not_there_is_no_profile_of_another_device(observer: FakeObserver, tmp_path: Path) -> None:
+    """Else this machine would be measured into it, and nothing be marked."""
+    path, example = tmp_path / "typo", torch.zeros(1, 3, 32, 32)
+    with pytest.raises(DeviceError, match="there is no device profile"):
+        prune(Net(), example, target="latency=0.5x", profile=path, allow_foreign_profile=True)
+    assert not path.exists() and observer.observed == 0
+
+
+def test_this_device_may_be_named_by_its_own_digits(observer: FakeObserver, tmp_path: Path) -> None:
+    example, path = torch.zeros(1, 3, 32, 32), tmp_path / "p"
+    prune(Net(), example, target="latency=0.7x", profile=path)
+    net = prune(Net(), example, target="latency=0.6x", profile=path, device=fingerprint().short)
+    assert net.reached is not None and not net.reached.foreign and net.reached.latency_ms is not None
+
+
+def test_a_score_of_minus_infinity_is_the_lowest_and_has_not_left(observer: FakeObserver, tmp_path: Path) -> None:
+    class Logarithm:
+        name, looks_at = "logarithm", "weights"
+
+        def score(self, net, images):  # type: ignore[no-untyped-def]
+            return np.where(np.arange(len(net.channels.unit_labels)) % 2, 0.0, -np.inf)
+
+    options = {"criterion": Logarithm(), "profile": tmp_path / "p"}
+    net = prune(Net(), torch.zeros(1, 3, 32, 32), target="latency=5x", **options)  # type: ignore[arg-type]
+    assert not net.cut and net.reached is not None and net.reached.untouched
+    net = prune(Net(), torch.zeros(1, 3, 32, 32), target="macs=0.8x,file=1GB", **options)  # type: ignore[arg-type]
+    assert net.cut and net.reached is not None and not net.reached.untouched
+
+
+def test_rows_of_numbers_are_no_frames() -> None:
+    net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4))
+    pruned = prune(net, torch.zeros(1, 8), target="parameters=0.5x,file=0.8x")
+    assert pruned.cut and pruned.reached is not None and pruned.reached.size is None
 
 
 def test_a_foreign_profile_is_marked(observer: FakeObserver, tmp_path: Path) -> None:

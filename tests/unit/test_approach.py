@@ -25,8 +25,9 @@ from edgeslim.exporter.cost import count_macs, count_parameters, layer_costs
 from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.trainer.budget.approach import NEAR, Approach, Race
 from edgeslim.trainer.budget.costs import count_costs
+from edgeslim.trainer.budget.counted import CountedPlans
 from edgeslim.trainer.budget.ladders import by_score, ladder_of
-from edgeslim.trainer.budget.programme import Charge, Ladder, Problem, Total
+from edgeslim.trainer.budget.programme import Charge, Ladder, Problem, Total, usage
 from edgeslim.trainer.budget.targets import parse_target
 
 from .fake_device import NETS, chain, net, without_pauses
@@ -41,7 +42,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --- ladders -------------------------------------------------------------------------------------------------
 
-SCORE = st.one_of(st.integers(-1000, 1000).map(float), st.just(math.inf), st.just(-math.inf))
+SCORE = st.one_of(st.integers(-1000, 1000).map(float), st.sampled_from([1e308, -1e308, 1e-320, math.inf, -math.inf]))
 
 
 @settings(max_examples=30)
@@ -52,18 +53,28 @@ def test_ladders_hold_what_stays(data: st.DataObject) -> None:
     units = by_score(channels, scores)
     value = dict(zip(channels.unit_labels.tolist(), scores.tolist()))
     finite = scores[np.isfinite(scores)]
-    lift = min(0.0, float(finite.min(initial=0.0)))
+    most = float(np.abs(finite).max(initial=0.0)) or 1.0
+    lift = min(0.0, float(finite.min(initial=0.0)) / most)
     for family, (labels, own) in zip(channels.families, units, strict=True):
         assert sorted(labels.tolist()) == sorted(family.labels.tolist())
         raw = [value[label] for label in labels.tolist()]
         assert raw == sorted(raw, reverse=True)
-        assert all(s == r - lift or not math.isfinite(r) for s, r in zip(own.tolist(), raw))
-        assert not (own[np.isfinite(own)] < 0).any()
+        assert all(
+            s == pytest.approx(r / most - lift + 1e-6) or not math.isfinite(r) for s, r in zip(own.tolist(), raw)
+        )
+        assert not (own[np.isfinite(own)] < 1e-6).any()
         ladder = ladder_of(own, tuple(range(1, family.width + 1)))
         stay, left = sum(r == math.inf for r in raw), sum(r > -math.inf for r in raw)
         assert ladder.widths == tuple(range(max(1, min(stay, max(left, 1))), max(left, 1) + 1))
         for width, kept in zip(ladder.widths, ladder.values):
             assert kept == pytest.approx(math.fsum(s for s in own[:width].tolist() if math.isfinite(s)))
+
+
+def test_where_nothing_is_important_more_is_kept_rather_than_less() -> None:
+    channels = chain(12, 8, 5)
+    for scores in (np.zeros(25), np.full(25, -3.0), np.full(25, 1e-320)):
+        for _, own in by_score(channels, scores):
+            assert (np.diff(ladder_of(own, (1, 2, 3)).values) > 0).all()
 
 
 # --- charges -------------------------------------------------------------------------------------------------
@@ -148,7 +159,10 @@ def approach(
     (latency,) = parse_target(target)
     bench = Bench(true_us, (10 * rungs,) * families)
     dense_us = 100.0 + families * model * 10 * rungs
-    return Approach(problem=problem, dense_us=dense_us, latency=latency, share=share, race=bench), bench
+    counted = CountedPlans(limits=problem.limits, count=lambda widths: usage(problem, widths))
+    return Approach(
+        problem=problem, dense_us=dense_us, latency=latency, share=share, race=bench, counted=counted
+    ), bench
 
 
 def plain(widths: Widths) -> float:
@@ -284,8 +298,12 @@ def test_a_cut_that_a_race_says_buys_nothing_is_taken_back() -> None:
     def true(widths: Widths) -> float:
         return widths[1] * 5.0 + (0.0 if widths[0] == 20 else 0.2)
 
-    honest = Approach(problem=problem, dense_us=202.0, latency=latency, share=1.0, race=Bench(planned, (20, 40))).run()
+    def near(race: Race) -> Approach:
+        counted = CountedPlans(limits={}, count=lambda _: {})
+        return Approach(problem=problem, dense_us=202.0, latency=latency, share=1.0, race=race, counted=counted)
+
+    honest = near(Bench(planned, (20, 40))).run()
     assert honest.widths == (10, 30) and honest.undone == {}
-    raced = Approach(problem=problem, dense_us=202.0, latency=latency, share=1.0, race=Bench(true, (20, 40))).run()
+    raced = near(Bench(true, (20, 40))).run()
     assert raced.widths == (20, 30) and raced.undone == {0: (10, 20)}
     assert raced.timed.latency_ms == pytest.approx(true(raced.widths) / 1e3)

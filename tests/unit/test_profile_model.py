@@ -248,6 +248,10 @@ def test_options_are_checked(nets: int, seconds: float) -> None:
 # --- spaces --------------------------------------------------------------------------------------------------
 
 
+def sized(graph: onnx.GraphProto) -> str:
+    return net_digest(onnx.helper.make_model(graph).SerializeToString(), {"x": np.zeros((1, 3, 8, 8), np.float32)})
+
+
 def test_a_net_is_known_by_its_structure() -> None:
     net = space_of(chain())
     dense = net.graph(frozenset())
@@ -258,6 +262,24 @@ def test_a_net_is_known_by_its_structure() -> None:
             array = onnx.numpy_helper.to_array(tensor) * 2
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     assert net_digest(other.SerializeToString(), net.feeds) == net_digest(dense, net.feeds)
+    sizes = onnx.parser.parse_graph(
+        """net (float[1, 3, h, w] x) => (float[n, c, i, j] y)
+        <float[4] factors = {1, 1, 2, 2}, int64[2] axes = {2, 3}, float[1] half = {0.5}>
+        { none = Constant <value = float[0] {}> ()
+          large = Resize (x, none, factors)
+          shape = Shape (large)
+          numbers = Cast <to = 1> (shape)
+          halves = Mul (numbers, half)
+          smaller = Cast <to = 7> (halves)
+          rows = ReduceMax <keepdims = 1> (large, axes)
+          y = Expand (rows, smaller) }"""
+    )
+    found = {sized(sizes)}
+    for number, tensor in enumerate(sizes.initializer):
+        array = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array + 1, tensor.name))
+        found.add(sized(sizes))
+        assert len(found) == number + 2, f"{tensor.name} says how large something is"
     larger = {name: np.zeros((*a.shape[:-1], a.shape[-1] + 1), a.dtype) for name, a in net.feeds.items()}
     assert net_digest(dense, larger) != net_digest(dense, net.feeds)
     digests = {net.digest(widths) for widths in itertools.product(*net.candidates)}

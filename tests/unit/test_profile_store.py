@@ -17,13 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeslim.bench.machine import usable_cores
 from edgeslim.bench.profile import DeviceProfile, Fingerprint, Observation, Operator, default_profile_path, open_profile
 from edgeslim.bench.profile import store as store_module
 from edgeslim.bench.profile.find import find_device
+from edgeslim.bench.profile.fingerprint import fingerprint_here
 from edgeslim.bench.profile.observe import Node
 from edgeslim.bench.profile.store import SCHEMA, StoredNet
 from edgeslim.errors import DeviceError
 
+from .boards import BOARDS, plant
 from .fake_device import fingerprint
 
 HERE, THERE = fingerprint("1.0"), fingerprint("2.0")
@@ -405,6 +408,34 @@ def test_a_killed_process_leaves_whole_nets(path: Path) -> None:
         assert profile.net(HERE, f"net {count}") is None
         profile.add(HERE, f"net {count}", seen())
         assert profile.counts(HERE)[0] == count + 1
+
+
+def test_a_fingerprint_has_all_that_the_machine_tells(tmp_path: Path) -> None:
+    """Planted: a small machine, and a Jetson."""
+    first = usable_cores()[0] if usable_cores() else 0
+    cpu = f"sys/devices/system/cpu/cpu{first}/cpufreq"
+    files = {
+        "proc/cpuinfo": "processor : 0\nmodel name : Planted\nflags : fpu avx avx512f ht fma nx\n",
+        f"{cpu}/scaling_governor": "powersave\n",
+        f"{cpu}/scaling_max_freq": "2400000\n",
+    }
+    found = fingerprint_here("onnxruntime", "1.2", 3, plant(tmp_path / "small", files))
+    assert (found.backend, found.backend_version, found.threads) == ("onnxruntime", "1.2", 3)
+    assert (found.cpu, found.cpu_flags) == ("Planted", ("avx", "avx512f", "fma"))
+    assert (found.governor, found.max_clock_mhz) == ("powersave", 2400.0)
+    assert found.usable_cores == (len(usable_cores()) or None) and found.board is found.gpu is found.power_mode is None
+    others = (
+        {**files, "proc/cpuinfo": "model name : Planted\nflags : avx\n"},
+        {**files, f"{cpu}/scaling_governor": "performance\n"},
+        {**files, f"{cpu}/scaling_max_freq": "1000\n"},
+    )
+    digests = {
+        fingerprint_here("onnxruntime", "1.2", 3, plant(tmp_path / str(number), own)).digest
+        for number, own in enumerate((files, *others))
+    }
+    assert len(digests) == 4 and found.digest in digests
+    board = fingerprint_here("onnxruntime", "1.2", 3, plant(tmp_path / "board", BOARDS["AGX Orin"]))
+    assert board.board is not None and "AGX Orin" in board.board and board.power_mode == "MAXN"
 
 
 def test_fingerprints_differ_by_everything_that_counts() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from edgeslim.exporter.passes.remove_channels import remove_channels
 from edgeslim.progress import Silent
 from edgeslim.trainer.budget import WidthLimits
 from edgeslim.trainer.budget.approach import AIM, NEAR
+from edgeslim.trainer.budget.costs import count_plan
 from edgeslim.trainer.budget.ladders import by_score, ladder_of
 from edgeslim.trainer.budget.memo import FileMemo, Memo, NoMemo
 from edgeslim.trainer.budget.reached import Reached
@@ -369,6 +371,53 @@ def test_a_run_that_is_resumed_has_the_same_plan(tmp_path: Path) -> None:
     further = memo.of_cut(plans[0][0] | {-1}, "latency=0.5x")  # dead filters, for one, leave later
     assert further is not None and further.narrowed and "more was cut since" in str(further)
     assert further.origin["device_profile"] == plans[0][1].device_digest
+
+
+def test_a_plan_is_another_of_another_input_or_other_widths(tmp_path: Path) -> None:
+    for number, change in enumerate(
+        (
+            {},
+            {"min_share": 0.5},
+            {"takes_frames": False},
+            {"widths": WidthLimits(multiple=2, minimum=1)},
+            {"widths": WidthLimits(multiple=1, minimum=9)},
+            {"text": "macs=0.5x,file=1GB"},
+        )
+    ):
+        made = target_of(None, "macs=0.5x,file=2GB", memo=FileMemo(tmp_path / "plans.json"))
+        target = replace(made, **change)  # type: ignore[arg-type]
+        target.select(target.channels, random_scores(target.channels))
+        assert len(json.loads((tmp_path / "plans.json").read_text())["plans"]) == number + 1
+
+
+def test_what_is_told_is_what_the_cut_takes_where_units_are_unequal() -> None:
+    """A Split in unequal pieces: some units bring more channels than others."""
+    channels = net("pieces")
+    for seed, share in itertools.product(range(3), (0.45, 0.51, 0.75)):
+        target = target_of(None, f"parameters={share}x,macs=0.9x,memory<0.95x,file=0.95x", channels=channels)
+        cut = target.select(channels, random_scores(channels, seed))
+        real = count_plan(target.space, cut, {"parameters", "macs", "memory", "file"})
+        whole = count_plan(target.space, frozenset(), {"parameters"})
+        assert target.reached is not None and target.reached.usage == real
+        assert real["parameters"] <= share * whole["parameters"] * (1 + 1e-9)
+
+
+def test_a_cut_is_not_taken_back_where_that_takes_too_much_memory(profile: DeviceProfile) -> None:
+    """Planted: in a race all narrow first layers are slower than the wide one. Memory forbids that."""
+    channels, met = net("residual"), 0
+    free = target_of(profile, "latency=0.6x", channels=channels)
+    dense = count_plan(free.space, frozenset(), {"memory"})["memory"]
+    narrow = {free.space.graph(free.space.cut(w)) for w in itertools.product(*free.space.candidates) if w[0] < 32}
+    observer = FakeObserver(race_factor=lambda graph: 1.04 if graph in narrow else 1.0)
+    for share in (0.6, 0.7, 0.8, 0.9):
+        target = target_of(profile, f"latency=0.7x,memory<{share}x", channels=channels, observer=observer)
+        try:
+            cut = target.select(channels, random_scores(channels))
+        except BudgetError:
+            continue
+        met += 1
+        assert count_plan(target.space, cut, {"memory"})["memory"] <= share * dense
+    assert met
 
 
 def test_a_plan_of_units_that_are_not_there_is_made_anew(profile: DeviceProfile, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from edgeslim.bench.profile import Timed, Widths
 from edgeslim.errors import BudgetError
 
-from .programme import OutOfReach, Problem, Widened, exceeds, least, solve, usage, value, widen
+from .counted import CountedPlans
+from .programme import OutOfReach, Problem, Widened, least, usage, value, widen
 from .reached import level_words
 from .targets import Limit
 
@@ -39,14 +40,6 @@ _US_PER_MS = 1e3
 Race = Callable[[Sequence[Widths]], tuple[float, tuple[Timed, ...]]]
 """Plans -> the dense net's latency in ms, and theirs."""
 
-Plan = Callable[[Problem], Widened]
-"""A problem with all its limits -> the best widths within them, none of which a wider one beats."""
-
-
-def best_within(problem: Problem) -> Widened:
-    """What the programme answers. Raises OutOfReach."""
-    return widen(problem, solve(problem).widths)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raced:
@@ -64,7 +57,7 @@ class Raced:
 class Approach:
     """problem: with all limits but that of latency.  dense_us: the dense net's latency by the same model.
 
-    latency: the limit to be near.  share: of the way to it.  plan: the best widths of a problem.
+    latency: the limit to be near.  share: of the way to it.  counted: plans within all other limits.
     """
 
     problem: Problem
@@ -72,7 +65,7 @@ class Approach:
     latency: Limit
     share: float
     race: Race
-    plan: Plan = best_within
+    counted: CountedPlans
 
     def run(self) -> Raced:
         """The plan that keeps the most importance of those that were measured within the target.
@@ -86,7 +79,7 @@ class Approach:
         limit_us = AIM * wanted_us
         if not self.latency.relative or widest_us < PLAIN * wanted_us:  # otherwise there is nothing to find out
             start = self._raced(widest, {})
-            if start.timed.latency_ms <= self._wanted_ms(start.dense_ms) and self._meets_all(widest):
+            if start.timed.latency_ms <= self._wanted_ms(start.dense_ms) and self.counted.fits(widest):
                 return start
             limit_us = AIM * widest_us * self._wanted_ms(start.dense_ms) / start.timed.latency_ms
         best: Raced | None = None
@@ -134,12 +127,14 @@ class Approach:
     def _plan(self, limit_us: float) -> tuple[Widths, dict[int, tuple[int, int]]]:
         """The best widths by the model; the fastest where none meet its limit."""
         try:
-            found = self.plan(replace(self.problem, limits={**self.problem.limits, "latency": limit_us}))
+            found = self.counted.best(replace(self.problem, limits={**self.problem.limits, "latency": limit_us}))
         except OutOfReach as error:
             fastest = error.least.get("latency")
-            if fastest is None or not self._meets_all(fastest.widths):
+            if fastest is None or not self.counted.fits(fastest.widths):
                 raise
             found = widen(self.problem, fastest.widths, resources={*self.problem.limits, "latency"})
+            if not self.counted.fits(found.widths):
+                found = Widened(widths=fastest.widths, undone=())
         return found.widths, {step.family: (step.before, step.after) for step in found.undone}
 
     def _raced(self, widths: Widths, undone: Mapping[int, tuple[int, int]]) -> Raced:
@@ -156,14 +151,9 @@ class Approach:
             undone=undone,
         )
 
-    def _meets_all(self, widths: Widths) -> bool:
-        """Whether a plan is within all limits but that of latency."""
-        used = usage(self.problem, widths)
-        return not any(exceeds(used[name], limit) for name, limit in self.problem.limits.items())
-
     def _out_of_reach(self, fastest: Raced) -> BudgetError:
         floor = least(self.problem, "latency").widths
-        if floor != fastest.widths and self._meets_all(floor):
+        if floor != fastest.widths and self.counted.fits(floor):
             fastest = min(fastest, self._raced(floor, {}), key=lambda one: one.timed.latency_ms)
         wanted_ms = self._wanted_ms(fastest.dense_ms)
         ratio = fastest.timed.latency_ms / fastest.dense_ms
@@ -172,6 +162,12 @@ class Approach:
             f"net's {fastest.dense_ms:.3g} ms"
         )
         within = f" within {', '.join(sorted(self.problem.limits))}" if self.problem.limits else ""
+        if all(len(ladder.widths) == 1 for ladder in self.problem.ladders):
+            return BudgetError(
+                f"{self.latency} is {wanted_ms:.3g} ms here and cannot be reached: no family has a width to choose "
+                f"beside its own, at which the net takes {fastest.timed.latency_ms:.3g} ms",
+                "allow narrower widths (min_share, min_width, width_multiple), or let fewer scores be infinite",
+            )
         if ratio >= 1.0:
             return BudgetError(
                 f"no plan{within} is faster than the dense net: {seen}",
@@ -193,7 +189,7 @@ class Approach:
                 continue
             wider = (*best.widths[:family], ladder.widths[-1], *best.widths[family + 1 :])
             saved = usage(problem, wider)["latency"] - best.predicted_us
-            if saved < DOUBTFUL * best.predicted_us and self._meets_all(wider):
+            if saved < DOUBTFUL * best.predicted_us and self.counted.fits(wider):
                 doubtful.append((saved, family, wider))
         chosen = sorted(doubtful)[:DOUBTS]
         if not chosen:

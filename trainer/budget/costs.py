@@ -2,7 +2,7 @@
 
 Time, work, parameters and the file are sums over layers. Memory is the block that ONNX Runtime plans for activations:
 no function of widths that a programme could take, so it is told the linear one of what is alive at once, scaled until
-it agrees for the dense net, and what it answers is looked at again (`arena_bytes`).
+it agrees for the dense net. What it answers is cut and counted (`count_plan`, `counted.py`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from edgeslim.bench.profile import LatencyModel, WidthSpace
-from edgeslim.exporter.cost import layer_costs
+from edgeslim.exporter.cost import count_macs, count_parameters, layer_costs
 from edgeslim.exporter.memory import (
     as_written,
     estimate_memory,
@@ -23,6 +24,7 @@ from edgeslim.exporter.memory import (
     parameter_terms,
     shipped_graph,
 )
+from edgeslim.exporter.passes.remove_channels import remove_channels
 
 from .charges import latency_charges, memory_moments, size_charges
 from .programme import Charge, Ladder, Moment, Problem, usage
@@ -76,7 +78,19 @@ def count_costs(space: WidthSpace, resources: Collection[str], model: LatencyMod
     return Costs(charges=tuple(charges), peak=peak, overhead_bytes=overhead)
 
 
-def arena_bytes(space: WidthSpace, widths: Sequence[int]) -> int:
-    """The block for activations of a plan's own graph, with the graph's outputs; see exporter.memory."""
-    graph = shipped_graph(space.channels, space.cut(widths), frames=space.takes_frames)
-    return estimate_memory(graph, next(iter(space.feeds.values())).shape).arena_bytes
+def count_plan(space: WidthSpace, cut: frozenset[int], resources: Collection[str]) -> dict[str, float]:
+    """What the graph of a cut takes of resources that can be counted, by the same measures, exactly."""
+    channels, found = space.channels, dict[str, float]()
+    if "macs" in resources or "parameters" in resources:
+        compact = remove_channels(channels.model, channels, cut)
+        if "macs" in resources:
+            found["macs"] = float(count_macs(compact, space.shape))
+        if "parameters" in resources:
+            found["parameters"] = float(count_parameters(compact, channels.parameters))
+    if "memory" in resources or "file" in resources:
+        shipped = shipped_graph(channels, cut, frames=space.takes_frames)
+        if "memory" in resources:  # the block for activations, with the graph's outputs; see exporter.memory
+            found["memory"] = float(estimate_memory(shipped, next(iter(space.feeds.values())).shape).arena_bytes)
+        if "file" in resources:
+            found["file"] = float(len(ir.to_proto(shipped).SerializeToString()))
+    return found

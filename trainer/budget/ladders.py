@@ -13,18 +13,23 @@ from .programme import Ladder
 
 Ids = NDArray[np.int64]
 Scores = NDArray[np.float64]
+_LEAST = 1e-6
+"""That any unit is worth beside the best one."""
 
 
 def by_score(channels: ChannelMap, scores: Scores) -> list[tuple[Ids, Scores]]:
     """Of every family the labels, highest score first, with their scores. scores: (units,) as `unit_labels`.
 
-    Where scores lie below zero all are lifted until the lowest is zero: to keep a unit is never a loss.
+    Finite ones are in the end shares of the highest. Where scores lie below zero all are lifted until the lowest is
+    zero, and then by a millionth: to keep a unit is never a loss, and where nothing speaks against it a gain.
     """
-    lifted = scores - min(0.0, float(scores[np.isfinite(scores)].min(initial=0.0)))
+    finite = np.isfinite(scores)
+    shares = scores / (float(np.abs(scores[finite]).max(initial=0.0)) or 1.0)  # first, for sums of 1e308 are infinite
+    lifted = shares - min(0.0, float(shares[finite].min(initial=0.0))) + _LEAST
     ends = np.cumsum([family.width for family in channels.families])
     found = []
-    for family, own in zip(channels.families, np.split(lifted, ends[:-1])):
-        order = np.argsort(-own, kind="stable")
+    for family, given, own in zip(channels.families, np.split(scores, ends[:-1]), np.split(lifted, ends[:-1])):
+        order = np.argsort(-given, kind="stable")
         found.append((family.labels[order], own[order]))
     return found
 

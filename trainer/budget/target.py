@@ -35,12 +35,13 @@ from edgeslim.errors import InvariantError
 from edgeslim.exporter.channels import ChannelMap
 from edgeslim.progress import Progress
 
-from .approach import Approach, Raced, best_within
-from .costs import Costs, arena_bytes, count_costs
-from .ladders import by_score, ladder_of
+from .approach import Approach, Raced
+from .costs import Costs, count_costs, count_plan
+from .counted import CountedPlans
+from .ladders import Ids, by_score, ladder_of
 from .limits import WidthLimits
 from .memo import Memo, memo_key
-from .programme import Ladder, OutOfReach, Problem, Widened
+from .programme import Ladder, OutOfReach, Problem
 from .reached import Reached, level_words
 from .targets import Limit
 from .unreachable import in_words
@@ -48,8 +49,8 @@ from .unreachable import in_words
 _DEFAULT_STEP = Step(multiple=8)
 """Of widths where nothing is timed."""
 
-_TIGHTER = 0.98
-"""By so much at least a limit of memory shrinks where a plan was above it."""
+Orders = Sequence[Ids]
+"""Of every family the labels, those that stay longest first."""
 
 
 @dataclass(kw_only=True)
@@ -92,14 +93,21 @@ class Target:
             return cut
         units = by_score(channels, scores)
         problem = self._problem([ladder_of(own, self.space.candidates[i]) for i, (_, own) in enumerate(units)], share)
+        orders = [own for own, _ in units]
+        counted = CountedPlans(
+            limits=problem.limits,
+            count=lambda widths: count_plan(self.space, self.space.cut(widths, orders), problem.limits),
+        )
         try:
-            widths, self.reached = self._search(problem, share)
+            widths, reached = self._search(problem, share, counted, orders)
         except OutOfReach as error:
-            raise in_words(self._with_blocks(error), self.limits, self.costs.usage(self.space.dense), share) from error
-        for undone in self.reached.undone:
+            real = self._as_counted(error, counted)
+            raise in_words(real, self.limits, self.costs.usage(self.space.dense), share) from error
+        cut = self.space.cut(widths, orders)
+        self.reached = replace(reached, untouched=not cut)
+        for undone in reached.undone:
             self.progress.note(f"taken back, for it made nothing faster: {undone}")
         self.progress.note(str(self.reached))
-        cut = self.space.cut(widths, [own for own, _ in units])
         self.memo.keep(key, cut, self.reached)
         return cut
 
@@ -171,53 +179,42 @@ class Target:
         }
         return replace(self.costs.problem(ladders), limits=limits)
 
-    def _search(self, problem: Problem, share: float) -> tuple[Widths, Reached]:
+    def _search(self, problem: Problem, share: float, counted: CountedPlans, orders: Orders) -> tuple[Widths, Reached]:
         latency = self._latency
         if latency is not None and self._placed.foreign:
             predicted_us = self.costs.usage(self.space.dense)["latency"]
             most_us = min(predicted_us, latency.at(predicted_us, share))
             problem = replace(problem, limits={**problem.limits, "latency": most_us})
         if latency is None or self._placed.foreign:
-            widened = self._plan(problem)
-            return widened.widths, self._reached(problem, widened.widths, share, _undone(widened))
+            widened = counted.best(problem)
+            undone = {step.family: (step.before, step.after) for step in widened.undone}
+            return widened.widths, self._reached(widened.widths, share, counted, undone)
         dense_us = self.costs.usage(self.space.dense)["latency"]
         raced = Approach(
-            problem=problem, dense_us=dense_us, latency=latency, share=share, plan=self._plan, race=self._race
+            problem=problem,
+            dense_us=dense_us,
+            latency=latency,
+            share=share,
+            race=lambda plans: self._race(plans, orders),
+            counted=counted,
         ).run()
-        return raced.widths, self._reached(problem, raced.widths, share, raced.undone, raced)
+        return raced.widths, self._reached(raced.widths, share, counted, raced.undone, raced)
 
-    def _plan(self, problem: Problem) -> Widened:
-        """The best widths within the limits, none of which a wider one beats. Raises OutOfReach.
+    def _as_counted(self, error: OutOfReach, counted: CountedPlans) -> OutOfReach:
+        """The same with what the graphs of the least widths really take, where that is more."""
+        least = dict(error.least)
+        for name, own in error.least.items():
+            if name in counted.limits:
+                used = counted.taken(own.widths)[name]
+                least[name] = replace(own, used=used, bound=used if name == "memory" else min(own.bound, used))
+        return OutOfReach(error.message, error.hint, least)
 
-        The programme knows the memory by what is alive at once; the block is larger by gaps that no formula tells.
-        Where the plan's own graph takes too much, its limit is tightened.
-        """
-        allowed = problem.limits.get("memory")
-        while True:
-            found = best_within(problem)
-            if allowed is None:
-                return found
-            taken = arena_bytes(self.space, found.widths)
-            if taken <= allowed:
-                return found
-            tighter = problem.limits["memory"] * min(allowed / taken, _TIGHTER)
-            problem = replace(problem, limits={**problem.limits, "memory": tighter})
-
-    def _with_blocks(self, error: OutOfReach) -> OutOfReach:
-        """The same with the least memory as the block that a graph of those widths has."""
-        least = error.least.get("memory")
-        if least is None:
-            return error
-        taken = float(arena_bytes(self.space, least.widths))
-        real = replace(least, used=taken, bound=taken)
-        return OutOfReach(error.message, error.hint, {**error.least, "memory": real})
-
-    def _race(self, plans: Sequence[Widths]) -> tuple[float, tuple[Timed, ...]]:
+    def _race(self, plans: Sequence[Widths], orders: Orders) -> tuple[float, tuple[Timed, ...]]:
         """The dense net and these plans, sample by sample."""
         space, observer = self.space, self._placed.observer
         if observer is None:
             raise InvariantError("a device that is not here cannot race")
-        graphs = [space.graph(space.cut(widths)) for widths in plans if widths != space.dense]
+        graphs = [space.graph(space.cut(widths, orders)) for widths in plans if widths != space.dense]
         self.progress.stage("plan against dense net")
         timed = observer.race([space.graph(frozenset()), *graphs], space.feeds, self.seconds)
         others = iter(timed[1:])
@@ -225,16 +222,13 @@ class Target:
 
     def _reached(
         self,
-        problem: Problem,
         widths: Widths,
         share: float,
+        counted: CountedPlans,
         undone: Mapping[int, tuple[int, int]],
         raced: Raced | None = None,
     ) -> Reached:
-        used = self.costs.usage(widths)
-        if "memory" in used:
-            used["memory"] = float(arena_bytes(self.space, widths))
-        predicted_us = used.pop("latency", None)
+        predicted_us = self.costs.usage(widths).get("latency")
         names = [family.name for family in self.channels.families]
         found = Reached(
             target=level_words(self.text, share),
@@ -246,9 +240,8 @@ class Target:
             model_error=None
             if self.model is None or self.model.error is None
             else (self.model.error.median, self.model.error.worst),
-            usage=used,
+            usage=dict(counted.taken(widths)),
             undone=tuple(f"{names[f]} from {before} to {now}" for f, (before, now) in sorted(undone.items())),
-            untouched=widths == tuple(ladder.widths[-1] for ladder in problem.ladders),
         )
         if raced is None:
             return found
@@ -261,7 +254,3 @@ class Target:
             ratio_low=1.0 / faster.high,
             ratio_high=1.0 / faster.low,
         )
-
-
-def _undone(widened: Widened) -> Mapping[int, tuple[int, int]]:
-    return {step.family: (step.before, step.after) for step in widened.undone}

@@ -34,6 +34,8 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
 }
 """Unit -> how many of the resource's own: microseconds, counts, bytes."""
 _LIMIT = re.compile(r"(?P<resource>[a-z]+)\s*(?:<=|=|<)\s*(?P<number>\d+\.?\d*|\.\d+)\s*(?P<unit>[A-Za-z]*)", re.ASCII)
+_LEAST = 1e-9
+"""A share, or of the resource's own unit: less is nothing."""
 EXAMPLES = '"latency=8ms", "latency=0.5x" or "macs=0.5x,memory<64MB"'
 
 
@@ -115,7 +117,8 @@ def _parse_limit(part: str, text: str) -> Limit:
         )
     if not math.isfinite(number * max(units.values())):
         raise ConfigError(f"target {text!r}: {part!r} is too large a number", f"write for example {EXAMPLES}")
-    if not number > 0:
-        raise ConfigError(f"target {text!r}: {part!r} leaves nothing", f"write for example {EXAMPLES}")
     relative = unit == "x" or (unit == "" and number < 1)
-    return Limit(resource=resource, amount=number if relative else number * units[unit], relative=relative)
+    amount = number if relative else number * units[unit]
+    if amount < _LEAST:
+        raise ConfigError(f"target {text!r}: {part!r} leaves nothing", f"write for example {EXAMPLES}")
+    return Limit(resource=resource, amount=amount, relative=relative)

@@ -37,9 +37,7 @@ def parse_wish(
     share = 0.25 if min_share is None else min_share
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 <= share < 1.0:
         raise ConfigError(f"min_share is {share!r}; it must be at least 0 and below 1", "0.25 keeps a quarter")
-    if len(limits) == 1 and limits[0].resource == "macs" and limits[0].relative:
-        if not limits[0].amount < 1.0:
-            raise ConfigError(f"target {target!r} keeps all MACs", 'write for example "macs=0.5x"')
+    if len(limits) == 1 and limits[0].resource == "macs" and limits[0].relative and limits[0].amount < 1.0:
         return MacsBudget(name="macs", keep=limits[0].amount, min_share=share)
     if not isinstance(device, str):
         raise ConfigError(f"device is {device!r}", 'write "cpu:N" for ONNX Runtime on the CPU with N threads')

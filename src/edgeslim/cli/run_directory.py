@@ -15,8 +15,8 @@ from edgeslim.lock import hold
 
 OURS = frozenset(
     {
-        "bench.json", "compact.bundle", "dense.bundle", "front", "front.json", "plans.json", "rehearsed-plans.json", "recipe.json",
-        "report.html", "result.json", "stages", "validation.npz",
+        "bench.json", "compact.bundle", "dense.bundle", "front", "front.json", "plans.json", "recipe.json",
+        "rehearsed-plans.json", "report.html", "result.json", "stages", "validation.npz",
     }
 )  # fmt: skip
 """What a run consists of; a folder with anything else in it is somebody's, and never emptied."""
