@@ -7,7 +7,7 @@ from .fingerprint import Fingerprint, fingerprint_here
 from .latency_model import LatencyModel, ModelError, Part, fit_latency
 from .observe import Observation, Observer, open_observer
 from .operator import Operator
-from .race import Timed, race
+from .race import Timed, at_usual_speed, race
 from .space import Widths, WidthSpace
 from .store import DeviceProfile, default_profile_path, open_profile
 
@@ -26,6 +26,7 @@ __all__ = [
     "Timed",
     "WidthSpace",
     "Widths",
+    "at_usual_speed",
     "candidate_widths",
     "collect",
     "default_profile_path",

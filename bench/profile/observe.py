@@ -43,6 +43,8 @@ _REFERENCES = 8
 _NS_PER_US = 1e3
 _MOVERS = ("ReorderInput", "ReorderOutput")
 """Conversions between layouts, which ONNX Runtime puts in: they belong to the value that they move."""
+_RAN = "_kernel_time"
+"""Behind the names of nodes, in what ONNX Runtime writes of their runs."""
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 _BLOCKED = "_nchwc"
 """What ONNX Runtime appends to the name of a node that it moves to the blocked layout."""
@@ -206,7 +208,7 @@ class _Recorded:
         events = [
             event
             for event in json.loads(self._backend.end_profile().read_bytes())
-            if event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time")
+            if event.get("cat") == "Node" and str(event["name"]).endswith(_RAN)
         ]
         graph = onnx.load_model(self._optimized, load_external_data=False).graph
         branching = next((n for n in graph.node if any(a.type in _GRAPHS for a in n.attribute)), None)
@@ -216,15 +218,23 @@ class _Recorded:
                 "give the net without branches and loops, or limit macs, parameters, memory or file instead of latency",
             )
         events.sort(key=lambda event: float(event["ts"]))
-        wanted = [node.op_type for node in graph.node] * self.runs  # it is written in the order in which it is run
-        if [event["args"]["op_name"] for event in events] != wanted:
+        ran = _as_run(graph, [str(event["name"]).removesuffix(_RAN) for event in events[: len(graph.node)]])
+        if [event["args"]["op_name"] for event in events] != [node.op_type for node in ran] * self.runs:
             raise InvariantError("ONNX Runtime's profile does not fit the graph that it optimised")
         values = _Values(graph, self._given)
-        nodes = tuple(
-            Node(value=values.of(node), operator=_operator(node, event)) for node, event in zip(graph.node, events)
-        )
+        nodes = tuple(Node(value=values.of(node), operator=_operator(node, event)) for node, event in zip(ran, events))
         times = np.array([float(event["dur"]) for event in events], np.float64)
         return nodes, np.ascontiguousarray(times.reshape(self.runs, len(nodes)).T)
+
+
+def _as_run(graph: onnx.GraphProto, names: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes in the order in which they ran: a graph allows many, and a file has one of them. names: as they ran.
+
+    As they stand in the file where they have no names by which to tell.
+    """
+    by_name = {node.name: node for node in graph.node if node.name}
+    known = len(by_name) == len(graph.node) and by_name.keys() == set(names)
+    return [by_name[name] for name in names] if known else list(graph.node)
 
 
 class _Values:

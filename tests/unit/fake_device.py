@@ -162,9 +162,10 @@ def _speedup(ratio: float) -> Speedup:
 
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device on paper need not cool down, and does not mind garbage being collected."""
-    module = importlib.import_module("edgeslim.bench.profile.collect")  # not the function of that name
-    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(module, "undisturbed", contextlib.nullcontext)
+    collect, race = (importlib.import_module(f"edgeslim.bench.profile.{name}") for name in ("collect", "race"))
+    monkeypatch.setattr(collect, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(race, "_LONG_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(collect, "undisturbed", contextlib.nullcontext)
 
 
 def place_of(profile: DeviceProfile, observer: FakeObserver) -> Place:

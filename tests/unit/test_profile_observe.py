@@ -95,6 +95,7 @@ def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         (COLLECT, "MOST_SLOWDOWN"),
         (CANDIDATES, "MOST_SPREAD"),
         (RACE, "MOST_WIDE"),
+        (RACE, "SLOWER"),
     ):
         monkeypatch.setattr(module, name, math.inf)
 
@@ -257,8 +258,9 @@ def test_a_race_whose_ratios_stay_uncertain_decides_nothing(monkeypatch: pytest.
         race([space.graph(frozenset()), space.graph(space.cut(space.narrowest))], space.feeds, seconds=0.01)
 
 
-def test_a_graph_in_another_order_than_its_profile_is_a_fault(
-    observer: OnnxRuntimeObserver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("named", [True, False])
+def test_a_graph_in_another_order_than_it_ran_is_told_by_its_names(
+    observer: OnnxRuntimeObserver, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
     """Planted: what is written as the optimised graph has its first and last nodes the other way round."""
     load = onnx.load_model
@@ -268,10 +270,16 @@ def test_a_graph_in_another_order_than_its_profile_is_a_fault(
         nodes = list(model.graph.node)
         del model.graph.node[:]
         model.graph.node.extend([nodes[-1], *nodes[1:-1], nodes[0]])
+        for node in model.graph.node if not named else ():
+            node.name = ""
         return model
 
     space = space_of("chain")
+    seen = observer.structure(space.graph(frozenset()), space.feeds)
     monkeypatch.setattr(OBSERVE.onnx, "load_model", turned)
+    if named:
+        assert observer.structure(space.graph(frozenset()), space.feeds) == seen
+        return
     with pytest.raises(InvariantError, match="does not fit the graph"):
         observer.structure(space.graph(frozenset()), space.feeds)
 

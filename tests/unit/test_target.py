@@ -243,6 +243,21 @@ def test_a_race_that_never_settles_decides_nothing(profile: DeviceProfile) -> No
     assert "stop other programs" in caught.value.hint and target.reached is None
 
 
+def test_a_machine_that_is_busy_while_it_races_decides_nothing(profile: DeviceProfile) -> None:
+    """Its ratios are as steady as ever; only that the dense net is slow tells that they are not to be trusted."""
+    calm, busy = FakeObserver(), FakeObserver(race_factor=lambda graph: 1.4)
+    target_of(profile, "latency=0.5x", observer=calm).model  # noqa: B018
+    target = target_of(profile, "latency=0.5x", observer=busy)
+    with pytest.raises(DeviceError, match=r"the dense net takes .* now, and .* when the device was measured") as caught:
+        target.select(target.channels, random_scores(target.channels))
+    assert "measure a new profile" in caught.value.hint and target.reached is None and busy.races == 3
+    again = iter((1.4, 1.4, 1.2, 1.2))
+    passing = FakeObserver(race_factor=lambda graph: next(again, 1.0))
+    target = target_of(profile, "latency=0.5x", observer=passing)
+    target.select(target.channels, random_scores(target.channels))
+    assert target.reached is not None and passing.races >= 2
+
+
 def test_a_wider_plan_that_is_faster_is_taken_and_the_cut_reported(profile: DeviceProfile) -> None:
     """Planted: by the profile the third layer's cut saves a percent, by a race it costs one."""
     text = CHAIN.replace("e = Conv <pads = [1, 1, 1, 1]>", "e = Conv")
