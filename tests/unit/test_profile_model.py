@@ -78,8 +78,18 @@ class Filled:
 # --- staircases ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("block", "multiple"), [(1, 4), (2, 4), (4, 4), (8, 8), (16, 16), (32, 32)])
-@pytest.mark.parametrize("noise", [0.0, 0.03])
+@pytest.mark.parametrize(
+    ("block", "multiple", "noise"),
+    [
+        (1, 4, 0.03),
+        (16, 16, 0.0),
+        *(
+            pytest.param(block, multiple, noise, marks=pytest.mark.slow)
+            for block, multiple in ((1, 4), (2, 4), (4, 4), (8, 8), (16, 16), (32, 32))
+            for noise in (0.0, 0.03)
+        ),
+    ],
+)
 def test_the_step_is_the_devices_block(tmp_path: Path, block: int, multiple: int, noise: float) -> None:
     observer = FakeObserver(block=block, noise=noise)
     with open_profile(tmp_path / "p") as profile:
