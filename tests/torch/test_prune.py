@@ -47,8 +47,6 @@ def plain() -> nn.Module:
         ({"target": "half"}, "target 'half': 'half' is not understood"),
         ({"target": "macs=0x"}, "target 'macs=0x': 'macs=0x' leaves nothing"),
         ({"target": "macs=0.0x"}, "target 'macs=0.0x': 'macs=0.0x' leaves nothing"),
-        ({"target": "macs=1.0x"}, "target 'macs=1.0x' keeps all MACs"),
-        ({"target": "macs=2x"}, "target 'macs=2x' keeps all MACs"),
         ({"target": "macs=0.5xx"}, "target 'macs=0.5xx': the unit of macs is 'xx'"),
         ({"ratio": 0.5, "min_share": 0.5}, "min_share goes with target"),
         ({"target": "macs=0.5x", "min_share": 1.0}, "min_share is 1.0; it must be at least 0 and below 1"),
@@ -213,14 +211,22 @@ def test_the_same_arguments_give_the_same_plan() -> None:
 def test_a_net_with_nothing_to_prune_comes_back_whole(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = nets.Fixed()
-    for options in ({"ratio": 0.5}, {"target": "macs=0.5x"}):
-        pruned = edgeslim.prune(module, EXAMPLE, **options)  # type: ignore[arg-type]
-        assert pruned.cut == frozenset() and pruned.plan.families == ()
-        assert pruned.coverage.summary.startswith("pruned 0 of 1 layers")
+    pruned = edgeslim.prune(module, EXAMPLE, ratio=0.5)
+    assert pruned.cut == frozenset() and pruned.plan.families == ()
+    assert pruned.coverage.summary.startswith("pruned 0 of 1 layers")
+    with pytest.raises(BudgetError, match="no channel of this net can be pruned"):
+        edgeslim.prune(module, EXAMPLE, target="macs=0.5x")
     with torch.no_grad():
         assert torch.equal(pruned.module(EXAMPLE), module.eval()(EXAMPLE))
     with edgeslim.runtime.load(edgeslim.export(pruned, tmp_path / "dense.bundle")) as session:
         assert session.manifest.certificate.passed
+
+
+@pytest.mark.parametrize("target", ["macs=1.0x", "macs=2x"])
+def test_a_target_that_keeps_all_cuts_nothing_and_says_so(target: str) -> None:
+    pruned = edgeslim.prune(plain(), EXAMPLE, target=target)
+    assert not pruned.cut and pruned.reached is not None
+    assert "nothing was cut, for the net met it as it was" in str(pruned.reached)
 
 
 def test_a_net_that_does_not_run() -> None:

@@ -68,6 +68,11 @@ class Macs:
         target = self.keep**share * dense
         while now > target:
             best = steps.cheapest()
+            if best is None and not ladders:
+                raise BudgetError(
+                    f"{self.keep:.3g} of the dense net's MACs cannot be reached: no channel of this net can be pruned",
+                    "the coverage says of every layer why",
+                )
             if best is None:
                 raise BudgetError(
                     f"{self.keep:.3g} of the dense net's MACs cannot be reached: with every family at its narrowest "
