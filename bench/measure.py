@@ -128,7 +128,8 @@ def _measure(
     size = frame_size or asked.bench_size
     frame = random_frame(size, asked.image.channels)
     with ExitStack() as stack:
-        sessions = [stack.enter_context(_session(side, threads)) for side in sides]
+        # What is opened first is up to 1 % slower, by where its memory lies: not the net that others are held against.
+        sessions = [stack.enter_context(_session(side, threads)) for side in reversed(sides)][::-1]
         calls = [_checked_call(session, frame) for session in sessions]
         warm_ups = []
         for number, call in enumerate(calls):
