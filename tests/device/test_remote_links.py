@@ -167,6 +167,14 @@ def test_another_precision_is_another_build(bench: Bench, bundle: Path, proxy: P
     assert not bench.build(bundle, "--precision", "fp16").attached
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """Also where the tests run in the background, where a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
     """Ctrl-C for this process, as soon as something is so."""
 
