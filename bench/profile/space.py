@@ -44,11 +44,6 @@ class WidthSpace:
         """Every family as wide as it is."""
         return tuple(family.width for family in self.channels.families)
 
-    @property
-    def narrowest(self) -> Widths:
-        """Every family at its first candidate."""
-        return tuple(candidates[0] for candidates in self.candidates)
-
     @cached_property
     def feeds(self) -> dict[str, Array]:
         """What a graph of the space is run on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ..front import Front, FrontPoint
@@ -24,59 +25,81 @@ _LEAST_REACH = 0.02
 def front_plot(front: Front) -> Plot:
     """Every net of a front where it stands, with the interval of its latency."""
     metric = metric_name(front.metric)
-    values = {net.name: net.validation[front.metric] for net in front.nets}
-    times = {net.name: net.net.latency_ms.p50 for net in front.nets}
-    spans = {net.name: interval_ms(net, front.dense) for net in front.nets}
     with style.context(STYLE, after_reset=True):
         figure, axes = new_axes(_HEIGHT)
-        best = sorted((times[net.name], values[net.name]) for net in front.nets if net.dominated_by is None)
-        axes.plot([time for time, _ in best], [value for _, value in best], color=MUTED, linewidth=1.2, zorder=1)
-        for net in front.nets:
-            colour, marker = _look(net)
-            low, high = spans[net.name]
-            time, value = times[net.name], values[net.name]
-            axes.errorbar(
-                time,
-                value,
-                xerr=None if net.speedup is None else [[max(time - low, 0.0)], [max(high - time, 0.0)]],
-                fmt=marker,
-                color=colour,
-                markerfacecolor=colour if net.dominated_by is None else PAGE,
-                markersize=8,
-                markeredgewidth=1.6,
-                capsize=6.5,
-                elinewidth=1.4,
-                zorder=2,
-            )
-        slowest, middle = max(high for _, high in spans.values()), (max(values.values()) + min(values.values())) / 2
-        reach = max(max(values.values()) - min(values.values()), _LEAST_REACH)
-        axes.set(xlim=(0, 1.12 * slowest), ylim=(middle - 0.75 * reach, middle + 0.75 * reach))
-        axes.set(xlabel="milliseconds a frame, median", ylabel=f"{short(metric)}, validation images")
-        axes.grid(True)
+        _draw_front(front, axes)
+        _set_axes(front, axes, f"{short(metric)}, validation images")
         legend_above(figure, axes, _legend(front))
         figure.canvas.draw()  # settles where the axes are
-        at = axes.transData.transform([(times[net.name], values[net.name]) for net in front.nets])
-        points = [(float(x) * 72 / figure.dpi, float(y) * 72 / figure.dpi) for x, y in at]
-        for net, y in zip(front.nets, label_places([short(net.name) for net in front.nets], points)):
-            axes.annotate(
-                short(net.name),
-                (times[net.name], values[net.name]),
-                (0, y),
-                textcoords="offset points",
-                ha="center",
-                va="center",
-                fontsize=9,
-                color=INK,
-                bbox={"facecolor": PAGE, "edgecolor": "none", "pad": 0.5},  # over the line of the front
-            )
-        figures = alike(list(times.values()), MILLISECONDS)
-        words = "; ".join(
-            f"{net.name} {time}, {score(values[net.name])}" + ("" if net.dominated_by is None else ", dominated")
-            for net, time in zip(front.nets, figures)
-        )
-        alt = f"{metric} on the validation images over the median latency of a frame: {words}."
+        _label(front, axes, figure.dpi)
+        alt = f"{metric} on the validation images over the median latency of a frame: {_words(front)}."
         note = "Bars: the interval of the speed-up, at the dense net's median. The axis of scores does not start at 0."
         return Plot(title=f"{metric} against latency", svg=svg_of(figure, "front", alt), alt=alt, note=note)
+
+
+def _place(front: Front, net: FrontPoint) -> tuple[float, float]:
+    """Where a net stands: its median latency in milliseconds, and its score."""
+    return net.net.latency_ms.p50, net.validation[front.metric]
+
+
+def _draw_front(front: Front, axes: Axes) -> None:
+    """A marker for every net, and a line through those that no other beats."""
+    best = sorted(_place(front, net) for net in front.nets if net.dominated_by is None)
+    axes.plot([time for time, _ in best], [value for _, value in best], color=MUTED, linewidth=1.2, zorder=1)
+    for net in front.nets:
+        colour, marker = _look(net)
+        time, value = _place(front, net)
+        low, high = interval_ms(net, front.dense)
+        axes.errorbar(
+            time,
+            value,
+            xerr=None if net.speedup is None else [[max(time - low, 0.0)], [max(high - time, 0.0)]],
+            fmt=marker,
+            color=colour,
+            markerfacecolor=colour if net.dominated_by is None else PAGE,
+            markersize=8,
+            markeredgewidth=1.6,
+            capsize=6.5,
+            elinewidth=1.4,
+            zorder=2,
+        )
+
+
+def _set_axes(front: Front, axes: Axes, scores: str) -> None:
+    """Latencies start at 0; scores fill the middle, but small differences are not drawn as large ones."""
+    slowest = max(interval_ms(net, front.dense)[1] for net in front.nets)
+    values = [_place(front, net)[1] for net in front.nets]
+    middle, reach = (max(values) + min(values)) / 2, max(max(values) - min(values), _LEAST_REACH)
+    axes.set(xlim=(0, 1.12 * slowest), ylim=(middle - 0.75 * reach, middle + 0.75 * reach))
+    axes.set(xlabel="milliseconds a frame, median", ylabel=scores)
+    axes.grid(True)
+
+
+def _label(front: Front, axes: Axes, dpi: float) -> None:
+    """The name of every net beside its marker; the axes stand where they will be drawn."""
+    names = [short(net.name) for net in front.nets]
+    at = axes.transData.transform([_place(front, net) for net in front.nets]) * 72 / dpi
+    for name, net, y in zip(names, front.nets, label_places(names, [(float(x), float(y)) for x, y in at])):
+        axes.annotate(
+            name,
+            _place(front, net),
+            (0, y),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color=INK,
+            bbox={"facecolor": PAGE, "edgecolor": "none", "pad": 0.5},  # over the line of the front
+        )
+
+
+def _words(front: Front) -> str:
+    """What is to be seen, for who cannot see it."""
+    times = alike([_place(front, net)[0] for net in front.nets], MILLISECONDS)
+    return "; ".join(
+        f"{net.name} {time}, {score(_place(front, net)[1])}" + ("" if net.dominated_by is None else ", dominated")
+        for net, time in zip(front.nets, times)
+    )
 
 
 def interval_ms(net: FrontPoint, dense: FrontPoint) -> tuple[float, float]:

@@ -256,24 +256,21 @@ def test_compress_for_a_target(device: Device, recipe: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("races", [4])
-def test_a_run_that_was_interrupted_goes_on_with_its_plans(
-    device: Device, recipe: Path, tmp_path: Path, races: int
-) -> None:
+def test_a_run_that_was_interrupted_goes_on_with_its_plans(device: Device, recipe: Path, tmp_path: Path) -> None:
     """The device is another day's: noisy, and its profile is lost. What was planned stays planned."""
+    run = tmp_path / "run"
 
     class Killed(FakeObserver):
         def race(self, *arguments: Any) -> Any:
-            if sum(one.races for one in device.observers) >= races:
+            if (run / "plans.json").exists():  # the first round has its plan, and the second asks
                 raise KeyboardInterrupt
             return super().race(*arguments)
 
-    run = tmp_path / "run"
     device.make = lambda: Killed(block=2)
     assert call("compress", recipe, "--out", run).returncode == 130
     assert not (run / "result.json").exists()
     before = json.loads((run / "plans.json").read_text())["plans"]
-    assert before
+    assert len(before) == 1
     (tmp_path / "device.sqlite").unlink()
     device.make = lambda: FakeObserver(block=2, noise=0.05, seed=3)
     done("compress", recipe, "--out", run)
