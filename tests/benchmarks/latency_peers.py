@@ -1,13 +1,13 @@
 """The same net, cut to the same measured latency by edgeslim and by Torch-Pruning, and trained alike afterwards.
 
-    python -m tests.benchmarks.latency_peers RECIPE [--set KEY=VALUE ...] --targets 0.6 0.4 [--peer 0.8] --out DIR
+    python -m tests.benchmarks.latency_peers RECIPE [--set KEY=VALUE] --targets 0.6 0.4 --peer 0.8 --seeds 3 --out DIR
 
 For every target: edgeslim prunes in one shot by the recipe's criterion, mends as the recipe says, and is measured to
 take that share of the dense net's latency. Torch-Pruning (l2 magnitude of groups, its default; the same share of every
 layer) cuts by many ratios with widths rounded to 16, to 8 and not at all; all of its nets are measured in one race, and
 of those that take as long as edgeslim's the one that keeps the most work is taken. Both nets then have the recipe's
-fine-tuning with the dense net as teacher. --peer adds shares that only Torch-Pruning is cut to, so that its latency at
-equal accuracy can be read off.
+fine-tuning with the dense net as teacher, once for every seed: another order of images, and other augmentations. --peer
+adds shares that only Torch-Pruning is cut to, so that its latency at equal accuracy can be read off.
 
 Scores are those of the test images, after everything is decided. Torch-Pruning is wrong on shortcuts that pad channels
 (docs/results/coverage.md): of a CIFAR ResNet only the channels inside blocks are offered to it.
@@ -60,13 +60,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--targets", type=float, nargs="+", default=[0.5])
     parser.add_argument("--peer", type=float, nargs="*", default=[])
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--profile", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns about itself
         comparison = Comparison(load_recipe(given.recipe, given.set), given.out, given.profile)
-        comparison.run(given.targets, given.peer)
+        comparison.run(given.targets, given.peer, given.seeds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class Comparison:
         self._example = torch.from_numpy(self._workspace.calibration(1))
         self._observer = open_observer("cpu:1")
 
-    def run(self, targets: list[float], peers: list[float]) -> None:
+    def run(self, targets: list[float], peers: list[float], seeds: int) -> None:
         """Cut, race, train, score. Latencies are measured before anything trains."""
         nets: dict[str, nn.Module] = {"dense": self._dense}
         for share in targets:
@@ -109,9 +110,7 @@ class Comparison:
         for (name, net), latency in zip(nets.items(), timed, strict=True):
             row = {"net": name, **self._figures(net, latency), "just cut": self._score(net)}
             if name != "dense":
-                started = time.perf_counter()
-                self._finetune(net, name)
-                row |= {"trained": self._score(net), "seconds": time.perf_counter() - started}
+                row["trained"] = [self._trained(net, name, seed) for seed in range(seeds)]
             rows.append(row)
             print(json.dumps(row), flush=True)
         (self._out / "peers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -185,16 +184,16 @@ class Comparison:
             "parameters": sum(p.numel() for p in net.parameters()),
         }
 
-    def _finetune(self, net: nn.Module, name: str) -> None:
-        workspace = self._workspace
+    def _trained(self, net: nn.Module, name: str, seed: int) -> dict[str, float | None]:
+        """The scores of a copy, fine-tuned."""
+        workspace, net = self._workspace, copy.deepcopy(net).train()
         section = workspace.recipe.finetune.fit
-        place = self._out / "trained" / re.sub(r"\W+", "-", name)
-        net.train()
+        place = self._out / "trained" / re.sub(r"\W+", "-", f"{name} {seed}")
         fit(
-            net, workspace.task, section, name="final", seed=workspace.recipe.seed, key=name,
+            net, workspace.task, section, name="final", seed=workspace.recipe.seed + seed, key=f"{name}, {seed}",
             terms=teacher_of(workspace, self._dense), directory=place, progress=self._progress,
         )  # fmt: skip
-        net.eval()
+        return self._score(net)
 
     def _score(self, net: nn.Module) -> dict[str, float | None]:
         workspace = self._workspace
