@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import onnx
 import onnx_ir as ir
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from edgeslim.atomic import write_bytes
 from edgeslim.errors import ConfigError, ExportError, InvariantError, UnsupportedGraphError, first_line
@@ -36,7 +36,7 @@ _KEY = "edgeslim.profiled_net"
 class _Told(Section):
     """What the file says beside the graph."""
 
-    shape: Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
+    shape: tuple[Literal[1], PositiveInt, PositiveInt, PositiveInt]
     parameters: tuple[str, ...]
     width_multiple: PositiveInt
     min_width: PositiveInt
@@ -49,7 +49,7 @@ class ProfiledNet:
     """shape: (1, C, H, W) of the image behind a frame.  min_share: of every family's width, that stays.
 
     nets: how many plans of it are measured: who plans by a profile looks for the same ones there.  device, profile: on
-    which its recipe plans, and by which file.
+    which its recipe plans, and by which file.  foreign: whether that is a file of another device, as the recipe allows.
     """
 
     channels: ChannelMap
@@ -59,14 +59,28 @@ class ProfiledNet:
     nets: int
     device: str = "cpu:1"
     profile: Path | None = None
+    foreign: bool = False
 
     def target(
-        self, progress: Progress, *, device: str | None = None, profile: Path | None = None, nets: int | None = None
+        self,
+        progress: Progress,
+        *,
+        device: str | None = None,
+        profile: Path | None = None,
+        nets: int | None = None,
+        new_device: bool = False,
     ) -> Target:
         """The budget that plans for it, whose model and measurements are those of any other planning.
 
-        device, profile, nets: instead of its own. A device that the profile does not know is added to it.
+        device, profile, nets: instead of its own.  new_device: one that the profile does not know is added to it.
+        Raises ConfigError without `profile` where the recipe's is that of a device that is not here.
         """
+        if self.foreign and profile is None:
+            raise ConfigError(
+                "the recipe plans by the profile of another device (allow_foreign_profile), on which nothing can be "
+                "measured from here",
+                "measure there, or name another --profile for this machine",
+            )
         section = TargetBudget(
             name="target",
             target="latency=0.5x",
@@ -75,7 +89,7 @@ class ProfiledNet:
             min_share=self.min_share,
             nets=nets or self.nets,
         )
-        budget = build_budget(section, self.limits, self.channels, self.shape, progress=progress, new_device=True)
+        budget = build_budget(section, self.limits, self.channels, self.shape, progress=progress, new_device=new_device)
         if not isinstance(budget, Target):
             raise InvariantError("a target on a device became another budget")
         return budget
@@ -104,14 +118,15 @@ def net_of_recipe(recipe: Recipe, progress: Progress) -> ProfiledNet:
         nets=target.nets,
         device=target.device,
         profile=target.profile,
+        foreign=target.allow_foreign_profile,
     )
 
 
 def write_net(net: ProfiledNet, path: str | os.PathLike[str]) -> None:
     """Write the file that stands for a net on a device. Raises ExportError where it cannot be."""
-    model = net.channels.model.clone()
+    model, (_, channels, height, width) = net.channels.model.clone(), net.shape
     model.metadata_props[_KEY] = _Told(
-        shape=net.shape,
+        shape=(1, channels, height, width),
         parameters=tuple(sorted(net.channels.parameters)),
         width_multiple=net.limits.multiple,
         min_width=net.limits.minimum,
@@ -132,6 +147,7 @@ def read_net(path: str | os.PathLike[str]) -> ProfiledNet:
     try:
         model = ir.from_proto(onnx.load_model(path, load_external_data=False))
         told = _Told.model_validate_json(model.metadata_props[_KEY])
+        _check_shape(model, told.shape)
         return ProfiledNet(
             channels=analyze(model, frozenset(told.parameters)),
             shape=told.shape,
@@ -145,5 +161,20 @@ def read_net(path: str | os.PathLike[str]) -> ProfiledNet:
         raise UnsupportedGraphError(
             f"{path} says nothing of {first_line(error)}: it is no net to profile", hint
         ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise UnsupportedGraphError(
+            f"{path} is no net to profile: its metadata {_KEY}, {where}: {first['msg']}, not {first['input']!r:.80}",
+            hint,
+        ) from error
     except Exception as error:  # protobuf and JSON fail in many ways on files that are something else
         raise UnsupportedGraphError(f"{path} is no net to profile: {first_line(error)}", hint) from error
+
+
+def _check_shape(model: ir.Model, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless the graph takes images of this shape."""
+    image = model.graph.inputs[0]
+    own = () if image.shape is None else tuple(image.shape)
+    if len(own) != len(shape) or any(isinstance(size, int) and size != told for size, told in zip(own, shape)):
+        raise ValueError(f"its metadata {_KEY} say images of {list(shape)}, its graph takes {list(map(str, own))}")

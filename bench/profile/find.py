@@ -36,49 +36,57 @@ def find_device(device: str, path: Path | None = None, *, allow_foreign: bool = 
     path: of the profile, that of the user's cache where None.  add: a device that is here may be new to the profile.
     Raises DeviceError for an unknown device, and for a profile that was taken elsewhere unless `allow_foreign`.
     """
+    here = open_observer(device) if ":" in device else None  # before a file is made for one that cannot be measured
     # Who means a device that is not here has a profile of it: a new file would be this machine's.
     profile = open_profile(
         default_profile_path() if path is None else path, must_exist=allow_foreign and path is not None
     )
     try:
-        return _find(device, profile, to_add=add or path is None, allow_foreign=allow_foreign)
+        if here is None:
+            return _by_digits(device, profile, allow_foreign)
+        return _by_name(here, profile, add or path is None, allow_foreign)
     except BaseException:
         profile.close()
         raise
 
 
-def _find(device: str, profile: DeviceProfile, *, to_add: bool, allow_foreign: bool) -> Place:
+def _by_name(observer: Observer, profile: DeviceProfile, to_add: bool, allow_foreign: bool) -> Place:
+    """The device that is here; the profile's own where that is another one, and meant."""
+    here, known = observer.fingerprint, profile.devices
+    if here in known or not known or to_add:
+        return Place(fingerprint=here, profile=profile, observer=observer)
+    if not allow_foreign:
+        raise DeviceError(
+            f"{profile.path} was taken on another device: {_listed(known)}; this is {here}",
+            "plan for that device with --allow-foreign-profile (allow_foreign_profile), or add this one by "
+            "`edgeslim profile measure`, or name another file",
+        )
+    return Place(fingerprint=_only(known, profile), profile=profile, observer=None)
+
+
+def _by_digits(digits: str, profile: DeviceProfile, allow_foreign: bool) -> Place:
+    """The device of the profile whose fingerprint begins so. It may be this machine."""
     known = profile.devices
-    if ":" in device:
-        observer = open_observer(device)
-        here = observer.fingerprint
-        if here in known or not known or to_add:
-            return Place(fingerprint=here, profile=profile, observer=observer)
-        if not allow_foreign:
-            raise DeviceError(
-                f"{profile.path} was taken on another device: {_listed(known)}; this is {here}",
-                "plan for that device with --allow-foreign-profile (allow_foreign_profile), or add this one by "
-                "`edgeslim profile measure`, or name another file",
-            )
-        wanted = known
-    else:
-        wanted = tuple(own for own in known if own.digest.startswith(device)) if device else ()
-        if not wanted:
-            raise ConfigError(
-                f"there is no device {device!r} in {profile.path}",
-                f"write cpu:N, or one of: {_listed(known) or 'none'}",
-            )
-        measuring = [found for own in wanted if (found := _observer_of(own)) is not None]
-        if len(wanted) == len(measuring) == 1:
-            return Place(fingerprint=wanted[0], profile=profile, observer=measuring[0])
-        if not allow_foreign:
-            raise DeviceError(
-                f"{_listed(wanted)} is known by its profile alone",
-                "nothing can be measured on it from here: say --allow-foreign-profile (allow_foreign_profile)",
-            )
-    if len(wanted) > 1:
-        raise ConfigError(f"{profile.path} knows several devices: {_listed(wanted)}", "name one by its first digits")
-    return Place(fingerprint=wanted[0], profile=profile, observer=None)
+    wanted = tuple(own for own in known if own.digest.startswith(digits)) if digits else ()
+    if not wanted:
+        raise ConfigError(
+            f"there is no device {digits!r} in {profile.path}",
+            f"write cpu:N, or one of: {_listed(known) or 'none'}",
+        )
+    device = _only(wanted, profile)
+    observer = _observer_of(device)
+    if observer is None and not allow_foreign:
+        raise DeviceError(
+            f"{_listed(wanted)} is known by its profile alone",
+            "nothing can be measured on it from here: say --allow-foreign-profile (allow_foreign_profile)",
+        )
+    return Place(fingerprint=device, profile=profile, observer=observer)
+
+
+def _only(devices: tuple[Fingerprint, ...], profile: DeviceProfile) -> Fingerprint:
+    if len(devices) > 1:
+        raise ConfigError(f"{profile.path} knows several devices: {_listed(devices)}", "name one by its first digits")
+    return devices[0]
 
 
 def _observer_of(device: Fingerprint) -> Observer | None:

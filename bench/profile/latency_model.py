@@ -151,10 +151,7 @@ def _read_plan(
                 "measure a new profile",
             )
         parts[name] = (latency_us + latencies[key].latency_us, count + 1)
-    whole = stored.latency_us
-    if whole is not None and stored.reference_us is not None:
-        whole = whole * base / stored.reference_us
-    return _Plan(widths=widths, parts=parts, whole_us=whole)
+    return _Plan(widths=widths, parts=parts, whole_us=stored.latency_at(base))
 
 
 def _correction(sums: NDArray[np.float64], measured: NDArray[np.float64]) -> tuple[float, float]:

@@ -66,6 +66,12 @@ class StoredNet:
     spread: float | None
     reference_us: float | None
 
+    def latency_at(self, reference_us: float) -> float | None:
+        """What the whole net takes, in us, where the reference work takes this long."""
+        if self.latency_us is None or self.reference_us is None:
+            return None
+        return self.latency_us * reference_us / self.reference_us
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorLatency:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from edgeslim.bench.profile import find, open_profile
@@ -116,6 +117,62 @@ def test_a_model_is_checked_against_the_device(device: Device, recipe: Path, tmp
     assert "predicted" in table and "2 plans that it had not seen" in table
 
 
+def test_showing_measures_nothing(device: Device, recipe: Path, tmp_path: Path) -> None:
+    class Killed(FakeObserver):
+        def observe(self, *arguments: Any) -> Any:
+            if self.observed == 5:
+                raise KeyboardInterrupt
+            return super().observe(*arguments)
+
+    path = tmp_path / "p.sqlite"
+    device.make = lambda: Killed(block=2)
+    assert call("profile", "measure", recipe, "--profile", path).returncode == 130
+    device.make = lambda: FakeObserver(block=2)
+    asked = device.asked
+    shown = call("profile", "show", path, "--staircase", fingerprint().short)
+    assert shown.returncode == 1 and "has no staircase of Imagined" in shown.stderr
+    assert device.asked == asked
+
+
+def test_a_plan_for_another_device_does_not_become_one_for_this(device: Device, recipe: Path, tmp_path: Path) -> None:
+    """Only `measure` adds a device to a file, and not to the one that stands for another."""
+    path = tmp_path / "device.sqlite"
+    device.make = lambda: FakeObserver(fingerprint=fingerprint("9.9"))
+    done("profile", "measure", recipe)
+    device.make = lambda: FakeObserver(block=2)
+    foreign = ("--set", "prune.budget.allow_foreign_profile=true")
+    for words in (("measure", recipe, *foreign), ("check", recipe, *foreign)):
+        refused = call("profile", *words)
+        assert refused.returncode == 1 and "by the profile of another device" in refused.stderr
+    refused = call("profile", "check", recipe)
+    assert refused.returncode == 1 and "was taken on another device" in refused.stderr
+    with open_profile(path) as profile:
+        assert profile.devices == (fingerprint("9.9"),)
+    done("profile", "measure", recipe, *foreign, "--profile", tmp_path / "own.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ([1, 3], "shape"),
+        ([1, 3, 64, 64, 2], "shape"),
+        ([2, 3, 64, 64], "shape.0: Input should be 1, not 2"),
+        ([1, 3, 0, 64], "shape.2: Input should be greater than or equal to 1, not 0"),
+        ([1, 4, 64, 64], "its metadata edgeslim.profiled_net say images of [1, 4, 64, 64], its graph takes"),
+    ],
+)
+def test_files_of_nets_with_wrong_shapes(recipe: Path, tmp_path: Path, shape: list[int], said: str) -> None:
+    path = tmp_path / "net.onnx"
+    done("profile", "net", recipe, path)
+    model = onnx.load(path)
+    (entry,) = (own for own in model.metadata_props if own.key == "edgeslim.profiled_net")
+    entry.value = json.dumps({**json.loads(entry.value), "shape": shape})
+    onnx.save(model, path)
+    finished = call("profile", "measure", path, "--profile", tmp_path / "p.sqlite")
+    assert finished.returncode == 1 and said in " ".join(finished.stderr.split()), finished.stderr
+    assert "hint: make one with" in finished.stderr
+
+
 @pytest.mark.slow
 def test_a_profile_goes_from_the_device_to_the_workstation(device: Device, recipe: Path, tmp_path: Path) -> None:
     """The net as a file, measured elsewhere without its recipe; the profile merged here, and planned by."""
@@ -205,7 +262,7 @@ def test_what_goes_wrong_is_said(recipe: Path, words: tuple[str, ...], code: int
     assert finished.returncode == code, finished.stderr
     assert said in " ".join(finished.stderr.split())
     assert "Traceback" not in finished.stderr and (code == 2 or "hint:" in finished.stderr)
-    assert {path.name for path in folder.iterdir()} <= before | {"p.sqlite"}
+    assert {path.name for path in folder.iterdir()} == before
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from edgeslim.trainer.prune import prune
 from edgeslim.trainer.pruned import PrunedModel
 from edgeslim.trainer.ranks import Ranks
 from edgeslim.trainer.ranks.share import share_budget
+from edgeslim.trainer.schedules.scoring import Scoring
 from edgeslim.trainer.slim import slim_file
 
 from ..unit.fake_device import FakeObserver, fingerprint, place_of, without_pauses
@@ -142,6 +143,18 @@ def test_a_score_of_minus_infinity_is_the_lowest_and_has_not_left(observer: Fake
     assert not net.cut and net.reached is not None and net.reached.untouched
     net = prune(Net(), torch.zeros(1, 3, 32, 32), target="macs=0.8x,file=1GB", **options)  # type: ignore[arg-type]
     assert net.cut and net.reached is not None and not net.reached.untouched
+
+
+def test_the_lowest_score_stands_for_minus_infinity() -> None:
+    class Given:
+        name, looks_at = "given", "weights"
+
+        def score(self, net, images):  # type: ignore[no-untyped-def]
+            return np.array([5.0, 6.0, -np.inf] + [7.0] * (len(net.channels.unit_labels) - 3))
+
+    net = PrunedModel.from_module(Net().eval(), torch.zeros(1, 3, 32, 32))
+    scores = Scoring(criterion=Given(), images=np.zeros((1, 3, 32, 32), np.float32)).scores(net)  # type: ignore[arg-type]
+    assert scores[:3].tolist() == [5.0, 6.0, 5.0]
 
 
 def test_rows_of_numbers_are_no_frames() -> None:

@@ -22,6 +22,7 @@ from edgeslim.bench.profile import (
     WidthSpace,
     candidate_widths,
     collect,
+    find,
     find_device,
     find_step,
     fit_latency,
@@ -511,6 +512,22 @@ def test_a_profile_of_another_device_is_refused_unless_it_is_meant(elsewhere: Pa
         with pytest.raises(ConfigError, match="there is no device") as none:
             find_device(name, elsewhere, allow_foreign=True)
         assert short in none.value.hint
+
+
+def test_digits_of_several_devices_are_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them is here; the other is not, but that is not what is wrong."""
+    here = FakeObserver()
+    monkeypatch.setattr(find, "open_observer", lambda name: here)
+    first = here.fingerprint.digest[0]
+    other = next(own for n in range(1000) if (own := fingerprint(f"{n}.5")).digest[0] == first)
+    path = tmp_path / "p"
+    with open_profile(path) as profile:
+        for observer in (here, FakeObserver(fingerprint=other)):
+            measure_staircase(place_of(profile, observer), Silent())
+    for allow in (False, True):
+        with pytest.raises(ConfigError, match="knows several devices"):
+            find_device(first, path, allow_foreign=allow)
+    assert not find_device(here.fingerprint.short, path).foreign
 
 
 def test_the_usual_profile_is_for_all_devices(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

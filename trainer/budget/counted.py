@@ -3,19 +3,18 @@
 The programme knows these by functions of the widths, which are exact where every unit of a family has as many channels
 as any other, and a guess for memory: the block that ONNX Runtime plans has gaps that no formula tells. So what it
 answers is cut and counted, and what it is told is moved until it fits: down where a plan takes too much, and up where a
-guess of its memory was too high.
+guess of its memory was too high. What memory is left then goes to families one after the other, each as wide as fits.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from edgeslim.bench.profile import Widths
 from edgeslim.errors import InvariantError
 
-from .programme import OutOfReach, Problem, Widened, exceeds, least, solve, usage, value, widen
+from .programme import OutOfReach, Problem, Undone, Widened, exceeds, least, solve, usage, value, widen
 
 ATTEMPTS = 10
 FULL = 0.95
@@ -24,6 +23,8 @@ _TIGHTER = 0.998
 """By so much at least other limits shrink where a plan was above them."""
 _CLOSE = 0.01
 """So near, as a share, two limits of memory are told to the programme at least."""
+MOST_TRIED = 100
+"""Wider plans that are counted at most, at some tenths of a second each."""
 
 Count = Callable[[Widths], Mapping[str, float]]
 """What a plan's own graph takes of every resource that is limited and can be counted."""
@@ -85,7 +86,32 @@ class CountedPlans:
                     told["memory"] = memory.next
             elif not over:
                 break
-        return best or self._least(problem, refused)
+        return self._filled(problem, best or self._least(problem, refused))
+
+    def least_seen(self, resource: str) -> float:
+        """The least that any plan took that was counted."""
+        return min(taken[resource] for taken in self._known.values())
+
+    def _filled(self, problem: Problem, found: Widened) -> Widened:
+        """The same, as long as one family can be wider within the limits: of memory the programme knew a guess."""
+        if "memory" not in self.limits:
+            return found
+        now, most = found.widths, len(self._known) + MOST_TRIED
+        wider = True
+        while wider:
+            wider = False
+            for family in _by_loss(problem, now):
+                for width in reversed(problem.ladders[family].widths[problem.ladders[family].rung(now[family]) + 1 :]):
+                    trial = (*now[:family], width, *now[family + 1 :])
+                    if not _may_fit(problem, trial) or (trial not in self._known and len(self._known) >= most):
+                        continue
+                    if self.fits(trial):
+                        now, wider = trial, True
+                        break
+        steps = {step.family: step.before for step in found.undone}
+        steps |= {family: old for family, old in enumerate(found.widths) if old != now[family] and family not in steps}
+        undone = (Undone(family=family, before=old, after=now[family]) for family, old in sorted(steps.items()))
+        return Widened(widths=now, undone=tuple(undone))
 
     def _over(self, widths: Widths) -> dict[str, float]:
         """Resource -> taken / limit, of those of which a plan takes too much."""
@@ -95,10 +121,10 @@ class CountedPlans:
     def _least(self, problem: Problem, refused: OutOfReach | None) -> Widened:
         """What is least of one of the resources, if that is within all limits. Raises OutOfReach."""
         for name in self.limits:
-            widths = least(problem, name).widths
-            used = usage(problem, widths)
-            if self.fits(widths) and not exceeds(used.get("latency", 0.0), problem.limits.get("latency", math.inf)):
-                return Widened(widths=widths, undone=())
+            tried = _levels(problem) if name == "memory" else [least(problem, name).widths]
+            for widths in tried:
+                if self.fits(widths) and _may_fit(problem, widths):
+                    return Widened(widths=widths, undone=())
         if refused is None:
             names = {name: 0.0 for name in self.limits}
             try:
@@ -108,6 +134,28 @@ class CountedPlans:
         if refused is None:
             raise InvariantError("a plan takes nothing, and is above its limits")
         raise refused
+
+
+def _may_fit(problem: Problem, widths: Widths) -> bool:
+    """Whether a plan is within all limits by what the programme knows of it, which of memory is a guess."""
+    used = usage(problem, widths)
+    return not any(exceeds(used[name], limit) for name, limit in problem.limits.items() if name != "memory")
+
+
+def _levels(problem: Problem) -> list[Widths]:
+    """All families at their narrowest, at the next width, and so on: the least memory is not always at the narrowest.
+
+    Of widths that fill whole blocks ONNX Runtime keeps no copies in another layout.
+    """
+    highest = max((len(ladder.widths) for ladder in problem.ladders), default=1)
+    plans = (tuple(own.widths[min(level, len(own.widths) - 1)] for own in problem.ladders) for level in range(highest))
+    return list(dict.fromkeys(plans))
+
+
+def _by_loss(problem: Problem, widths: Widths) -> list[int]:
+    """The families that are cut, those first whose cut costs most importance."""
+    lost = [ladder.values[-1] - ladder.values[ladder.rung(width)] for ladder, width in zip(problem.ladders, widths)]
+    return sorted((family for family, loss in enumerate(lost) if loss > 0), key=lambda family: -lost[family])
 
 
 @dataclass(kw_only=True)

@@ -63,7 +63,8 @@ class NoMemo:
 
 @dataclass(frozen=True, slots=True)
 class FileMemo:
-    """In a JSON file of the run's directory; one that cannot be read is as good as none, and that is said."""
+    """In a JSON file of the run's directory, in the order in which they were kept. A file that cannot be read is as
+    good as none, and that is said."""
 
     path: Path
     progress: Progress = field(default_factory=Silent)
@@ -75,19 +76,23 @@ class FileMemo:
 
     def keep(self, key: str, cut: frozenset[int], reached: Reached | None) -> None:
         """See Memo."""
-        plans = {**self._read().plans, key: _Plan(cut=tuple(sorted(cut)), reached=reached)}
+        plans = {old: plan for old, plan in self._read().plans.items() if old != key}
+        plans[key] = _Plan(cut=tuple(sorted(cut)), reached=reached)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, dumps(_Plans(plans=plans)))
 
-    def of_cut(self, cut: frozenset[int], target: str) -> Reached | None:
+    def of_cut(self, cut: frozenset[int], target: str, size: tuple[int, int] | None) -> Reached | None:
         """What the plan of a target with this cut takes, or the narrowest of which it cuts more; None where none was
-        remembered. target: by `level_words`."""
+        remembered. Of several, on one device after the other, the last. target: by `level_words`.  size: of its image.
+        """
         found = [
             plan
             for plan in self._read().plans.values()
-            if plan.reached is not None and plan.reached.target == target and cut.issuperset(plan.cut)
+            if plan.reached is not None
+            and (plan.reached.target, plan.reached.size) == (target, size)
+            and cut.issuperset(plan.cut)
         ]
-        narrowest = max(found, key=lambda plan: len(plan.cut), default=None)
+        narrowest = max(reversed(found), key=lambda plan: len(plan.cut), default=None)
         if narrowest is None or narrowest.reached is None:
             return None
         return replace(narrowest.reached, narrowed=len(narrowest.cut) < len(cut))

@@ -91,6 +91,7 @@ class Target:
         remembered = self.memo.recall(key)
         if remembered is not None and remembered[0].issubset(channels.unit_labels.tolist()):
             cut, self.reached = remembered
+            self.memo.keep(key, cut, self.reached)  # the last that was used is the last in there
             return cut
         units = by_score(channels, scores)
         problem = self._problem([ladder_of(own, self.space.candidates[i]) for i, (_, own) in enumerate(units)], share)
@@ -107,7 +108,7 @@ class Target:
         cut = self.space.cut(widths, orders)
         self.reached = replace(reached, untouched=not cut)
         for undone in reached.undone:
-            self.progress.note(f"taken back, for it made nothing faster: {undone}")
+            self.progress.note(f"taken back, for the target is met without it: {undone}")
         self.progress.note(str(self.reached))
         self.memo.keep(key, cut, self.reached)
         return cut
@@ -147,6 +148,15 @@ class Target:
     def costs(self) -> Costs:
         """All that the limits speak of."""
         return count_costs(self.space, {limit.resource for limit in self.limits}, self.model)
+
+    @cached_property
+    def _usual_ms(self) -> float:
+        """What the dense net took when the profile was measured; by the model where it is not in there."""
+        place = self._placed
+        stored = place.profile.net(place.fingerprint, self.space.digest(self.space.dense))
+        base = place.profile.reference_us(place.fingerprint)
+        measured = None if stored is None or base is None else stored.latency_at(base)
+        return (self.costs.usage(self.space.dense)["latency"] if measured is None else measured) / 1e3
 
     @property
     def _question(self) -> tuple[str, ...]:
@@ -202,12 +212,13 @@ class Target:
         return raced.widths, self._reached(raced.widths, share, counted, raced.undone, raced)
 
     def _as_counted(self, error: OutOfReach, counted: CountedPlans) -> OutOfReach:
-        """The same with what the graphs of the least widths really take, where that is more."""
+        """The same with what graphs really take. Of memory the programme has a guess: its bound is what was seen."""
         least = dict(error.least)
         for name, own in error.least.items():
             if name in counted.limits:
                 used = counted.taken(own.widths)[name]
-                least[name] = replace(own, used=used, bound=used if name == "memory" else min(own.bound, used))
+                bound = counted.least_seen(name) if name == "memory" else min(own.bound, used)
+                least[name] = replace(own, used=used, bound=bound)
         return OutOfReach(error.message, error.hint, least)
 
     def _race(self, plans: Sequence[Widths], orders: Orders) -> tuple[float, tuple[Timed, ...]]:
@@ -217,9 +228,8 @@ class Target:
             raise InvariantError("a device that is not here cannot race")
         graphs = [space.graph(space.cut(widths, orders)) for widths in plans if widths != space.dense]
         self.progress.stage("plan against dense net")
-        usual_ms = self.costs.usage(space.dense)["latency"] / 1e3
         timed = at_usual_speed(
-            lambda: observer.race([space.graph(frozenset()), *graphs], space.feeds, self.seconds), usual_ms
+            lambda: observer.race([space.graph(frozenset()), *graphs], space.feeds, self.seconds), self._usual_ms
         )
         others = iter(timed[1:])
         return timed[0].latency_ms, tuple(timed[0] if widths == space.dense else next(others) for widths in plans)

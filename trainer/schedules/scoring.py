@@ -44,7 +44,8 @@ class Scoring:
         _check(self.criterion, scores, len(net.channels.unit_labels))
         gone = np.fromiter(net.cut, np.int64, len(net.cut))
         # Only what has left scores -infinity: by a criterion, such as a logarithm of zero, that is the lowest score.
-        scores = np.where(np.isneginf(scores), scores[np.isfinite(scores)].min(initial=0.0), scores)
+        finite = scores[np.isfinite(scores)]
+        scores = np.where(np.isneginf(scores), finite.min() if finite.size else 0.0, scores)
         return np.where(np.isin(net.channels.unit_labels, gone), -np.inf, scores)
 
     def choose(self, net: PrunedModel, budget: Budget, share: float = 1.0) -> frozenset[int]:

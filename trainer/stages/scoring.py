@@ -56,7 +56,9 @@ def reached_by(workspace: Workspace, prune: PruneSection, net: PrunedModel, prog
     budget = prune.budget
     if not isinstance(budget, TargetBudget):
         return None
-    return _memo(workspace, _PLANS, progress).of_cut(net.cut, level_words(budget.target, budget.part))
+    return _memo(workspace, _PLANS, progress).of_cut(
+        net.cut, level_words(budget.target, budget.part), workspace.frame_size
+    )
 
 
 def _memo(workspace: Workspace, name: str, progress: Progress) -> FileMemo:

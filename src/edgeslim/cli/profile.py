@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +46,8 @@ def measure(
     from edgeslim import schema
 
     with open_progress() as progress:
-        target, model, place = _measured(_net(net, set_, progress), device, profile, nets, progress)
+        planned = _net(net, set_, progress)
+        target, model, place = _measured(planned, device, profile, nets, progress, new_device=True)
     found = place.profile
     counted = found.counts(model.device)
     if json:
@@ -133,7 +135,7 @@ def show(
         if ":" in staircase:
             raise typer.BadParameter("--staircase takes the first digits of a fingerprint, and measures nothing")
         place = find_device(staircase, path, allow_foreign=True)
-        measured = measure_staircase(place, Silent())
+        measured = measure_staircase(replace(place, observer=None), Silent())  # also of this machine: what is known
         step = find_step(measured)
         if json:
             print_json(json_module.dumps({"latency_us": measured, "step": schema.to_json(step)}, indent=2))
@@ -185,12 +187,18 @@ def merge(
 
 
 def _measured(
-    net: ProfiledNet, device: str | None, profile: Path | None, nets: int | None, progress: Progress
+    net: ProfiledNet,
+    device: str | None,
+    profile: Path | None,
+    nets: int | None,
+    progress: Progress,
+    *,
+    new_device: bool = False,
 ) -> tuple[Target, LatencyModel, Place]:
     """The model of a net on a device, with what is missing for it measured."""
     from edgeslim.errors import InvariantError
 
-    target = net.target(progress, device=device, profile=profile, nets=nets)
+    target = net.target(progress, device=device, profile=profile, nets=nets, new_device=new_device)
     model = target.model
     if model is None or target.place is None:
         raise InvariantError("a latency was limited, and nothing was measured")
