@@ -110,6 +110,7 @@ def test_neighbours_share_a_group() -> None:
     assert neighbours((), 3) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_clock")
 def test_a_group_that_makes_the_device_slower_goes_back(tmp_path: Path) -> None:
     bundle = write_net(tmp_path / "a.bundle")
@@ -126,6 +127,7 @@ def test_a_group_that_makes_the_device_slower_goes_back(tmp_path: Path) -> None:
     assert set(quantized(whole.graph("int8"))) == {"first", "third", "head"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_clock")
 def test_groups_that_pay_only_together_stay_together(tmp_path: Path) -> None:
     """Each conversion costs what a layer gains, so no layer alone tells that all of them are worth it."""
@@ -135,6 +137,7 @@ def test_groups_that_pay_only_together_stay_together(tmp_path: Path) -> None:
     assert variant.search[0].reason == "no group pays by itself, all together may"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_clock")
 def test_int8_that_is_slower_is_not_shipped(tmp_path: Path) -> None:
     bundle = write_net(tmp_path / "a.bundle")
@@ -179,6 +182,7 @@ def test_time_counts_too(tmp_path: Path) -> None:
     assert tight.search[[c.group for c in free.search].index(slight.group)].precision == "fp32"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_clock")
 def test_a_budget_that_nothing_meets(tmp_path: Path) -> None:
     bundle = write_net(tmp_path / "a.bundle")

@@ -213,6 +213,7 @@ class _Broken:
     structure = observe = race = fingerprint
 
 
+@pytest.mark.slow
 def test_a_target_on_this_machine(observer: OnnxRuntimeObserver, tmp_path: Path) -> None:
     """Whatever is fast here, a target that is far away is met by measurement or refused by one."""
     channels = chain(64, 128, 64)
@@ -237,6 +238,7 @@ def test_a_target_on_this_machine(observer: OnnxRuntimeObserver, tmp_path: Path)
     assert target.reached.usage["macs"] <= 0.9 * target.costs.usage(target.space.dense)["macs"]
 
 
+@pytest.mark.slow
 def test_a_race_is_in_milliseconds_with_intervals(observer: OnnxRuntimeObserver) -> None:
     space = space_of("chain")
     graphs = [space.graph(frozenset()), space.graph(space.cut(narrowest(space))), space.graph(frozenset())]
@@ -249,6 +251,7 @@ def test_a_race_is_in_milliseconds_with_intervals(observer: OnnxRuntimeObserver)
     assert len(observer.race(graphs[:1], space.feeds, 0.02)) == 1
 
 
+@pytest.mark.slow
 def test_a_race_whose_ratios_stay_uncertain_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: samples of which every other one takes ten times as long."""
     monkeypatch.setattr(RACE, "MOST_WIDE", 0.15)

@@ -333,6 +333,7 @@ def test_limits_that_are_counted_need_no_device() -> None:
     assert " on " not in str(target.reached) and target.reached.origin == {"target": str(target.reached)}
 
 
+@pytest.mark.slow
 def test_cuts_that_save_no_memory_are_taken_back_and_reported() -> None:
     """Two families at once are over the peak; what is narrowed beside it buys nothing."""
     progress = Silent()
@@ -374,6 +375,7 @@ def test_what_the_dense_net_takes_usually_was_measured(profile: DeviceProfile) -
         late.select(channels, random_scores(channels))
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_here_is_planned_for_by_its_profile_alone(profile: DeviceProfile) -> None:
     here = target_of(profile, "latency=0.5x")
     here.select(here.channels, random_scores(here.channels))
@@ -442,6 +444,7 @@ def test_a_plan_is_another_of_another_input_or_other_widths(tmp_path: Path) -> N
         assert len(json.loads((tmp_path / "plans.json").read_text())["plans"]) == number + 1
 
 
+@pytest.mark.slow
 def test_what_is_told_is_what_the_cut_takes_where_units_are_unequal() -> None:
     """A Split in unequal pieces: some units bring more channels than others."""
     channels = net("pieces")
@@ -454,6 +457,7 @@ def test_what_is_told_is_what_the_cut_takes_where_units_are_unequal() -> None:
         assert real["parameters"] <= share * whole["parameters"] * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_a_cut_is_not_taken_back_where_that_takes_too_much_memory(profile: DeviceProfile) -> None:
     """Planted: in a race all narrow first layers are slower than the wide one. Memory forbids that."""
     channels, met = net("residual"), 0
