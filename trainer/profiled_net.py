@@ -24,7 +24,7 @@ from edgeslim.progress import Progress
 from .budget import WidthLimits
 from .budget.registry import build_budget
 from .budget.target import Target
-from .recipe_base import PositiveInt, Section
+from .recipe_base import PositiveInt, Section, mistake_in_words
 from .recipe_target import TargetBudget
 
 if TYPE_CHECKING:
@@ -163,11 +163,8 @@ def read_net(path: str | os.PathLike[str]) -> ProfiledNet:
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "all of it"
-        raise UnsupportedGraphError(
-            f"{path} is no net to profile: its metadata {_KEY}, {where}: {first['msg']}, not {first['input']!r:.80}",
-            hint,
-        ) from error
+        said = mistake_in_words(first, ".".join(map(str, (_KEY, *first["loc"]))))
+        raise UnsupportedGraphError(f"{path} is no net to profile: {said}", hint) from error
     except Exception as error:  # protobuf and JSON fail in many ways on files that are something else
         raise UnsupportedGraphError(f"{path} is no net to profile: {first_line(error)}", hint) from error
 

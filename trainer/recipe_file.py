@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from edgeslim.errors import ConfigError
 
 from .recipe import Recipe
-from .recipe_base import Section
+from .recipe_base import Section, mistake_in_words
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -46,7 +46,7 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
         # JSON mode: strict about types, yet a YAML list may become a tuple and a string a Path.
         return Recipe.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
+        lines = [mistake_in_words(problem, _yaml_path(problem["loc"]) or "recipe") for problem in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines), "correct the keys named above") from error
 
 
@@ -119,24 +119,6 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {place} is {_kind(below)}, not a section", "check the path")
         target = below
     target[parts[-1]] = _parse_yaml(text, f"override {override!r}")
-
-
-def _describe(problem: Any) -> str:
-    path = _yaml_path(problem["loc"]) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        return f"{path}: unknown key"
-    if problem["type"] == "missing":
-        return f"{path}: missing"
-    if problem["type"] == "union_tag_not_found":
-        return f"{path}.name: missing"
-    if problem["type"] == "union_tag_invalid":
-        seen, known = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
-        return f"{path}.name: {seen!r} is not one of {known}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = problem["input"]
-    seen = "" if isinstance(shown, (dict, list)) else f" (got {shown!r})"
-    return f"{path}: {message}{seen}"
 
 
 def _yaml_path(loc: Sequence[str | int]) -> str:

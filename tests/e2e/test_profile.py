@@ -156,8 +156,8 @@ def test_a_plan_for_another_device_does_not_become_one_for_this(device: Device, 
     [
         ([1, 3], "shape"),
         ([1, 3, 64, 64, 2], "shape"),
-        ([2, 3, 64, 64], "shape.0: Input should be 1, not 2"),
-        ([1, 3, 0, 64], "shape.2: Input should be greater than or equal to 1, not 0"),
+        ([2, 3, 64, 64], "edgeslim.profiled_net.shape.0: input should be 1 (got 2)"),
+        ([1, 3, 0, 64], "shape.2: input should be greater than or equal to 1 (got 0)"),
         ([1, 4, 64, 64], "its metadata edgeslim.profiled_net say images of [1, 4, 64, 64], its graph takes"),
     ],
 )

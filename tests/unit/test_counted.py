@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeslim.bench.profile import Widths
+from edgeslim.trainer.budget import counted
 from edgeslim.trainer.budget.counted import ATTEMPTS, CountedPlans
 from edgeslim.trainer.budget.programme import Charge, Ladder, Moment, OutOfReach, Problem, Total, value
 
@@ -87,9 +88,24 @@ def test_units_of_unequal_size_are_counted_as_they_are() -> None:
 def test_room_that_a_guess_left_is_not_given_away_where_another_limit_has_none() -> None:
     """By its macs one channel block more would be too much, so no plan is counted for it."""
     limits = {"memory": 60.0, "macs": 80.0}
-    plans = CountedPlans(limits=limits, count=lambda w: {"memory": guess(w), "macs": float(sum(w))})
-    found = plans.best(problem(limits)).widths
+    asked = list[Widths]()
+
+    def count(widths: Widths) -> dict[str, float]:
+        asked.append(widths)
+        return {"memory": guess(widths), "macs": float(sum(widths))}
+
+    found = CountedPlans(limits=limits, count=count).best(problem(limits)).widths
     assert sum(found) == 80 and guess(found) <= 60
+    assert all(sum(widths) <= 80 for widths in asked)
+
+
+def test_what_is_left_untried_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a block that no single wider family fits, and none may be counted."""
+    for most, untried in ((0, True), (100, False)):
+        monkeypatch.setattr(counted, "MOST_TRIED", most)
+        plans = CountedPlans(limits={"memory": 50.0}, count=lambda w: {"memory": guess(w)})
+        assert guess(plans.best(problem({"memory": 50.0})).widths) == 48
+        assert plans.untried is untried
 
 
 def test_the_least_memory_may_be_at_wider_widths() -> None:

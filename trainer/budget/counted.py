@@ -8,7 +8,7 @@ guess of its memory was too high. What memory is left then goes to families one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from edgeslim.bench.profile import Widths
@@ -37,10 +37,14 @@ def best_within(problem: Problem) -> Widened:
 
 @dataclass(kw_only=True)
 class CountedPlans:
-    """limits: of what can be counted, by resource.  count: see Count; asked once a plan."""
+    """limits: of what can be counted, by resource.  count: see Count; asked once a plan.
+
+    untried: whether plans were left out that may be wider and fit, for MOST_TRIED were counted.
+    """
 
     limits: Mapping[str, float]
     count: Count
+    untried: bool = False
     _known: dict[Widths, Mapping[str, float]] = field(default_factory=dict)
 
     def taken(self, widths: Widths) -> Mapping[str, float]:
@@ -54,7 +58,7 @@ class CountedPlans:
         return not self._over(widths)
 
     def best(self, problem: Problem) -> Widened:
-        """The best widths that were found within all limits, none of which a wider one beats by the programme.
+        """The best widths that were found within all limits, none of which a wider one beats.
 
         problem: with these limits, and perhaps one of the latency, which is the programme's alone. Raises OutOfReach.
         """
@@ -96,22 +100,23 @@ class CountedPlans:
         """The same, as long as one family can be wider within the limits: of memory the programme knew a guess."""
         if "memory" not in self.limits:
             return found
-        now, most = found.widths, len(self._known) + MOST_TRIED
-        wider = True
-        while wider:
-            wider = False
+        now, before = found.widths, None
+        most = len(self._known) + MOST_TRIED
+        while now != before:
+            before = now
             for family in _by_loss(problem, now):
-                for width in reversed(problem.ladders[family].widths[problem.ladders[family].rung(now[family]) + 1 :]):
-                    trial = (*now[:family], width, *now[family + 1 :])
-                    if not _may_fit(problem, trial) or (trial not in self._known and len(self._known) >= most):
-                        continue
-                    if self.fits(trial):
-                        now, wider = trial, True
-                        break
+                now = next((trial for trial in _wider(problem, now, family) if self._fits_within(trial, most)), now)
         steps = {step.family: step.before for step in found.undone}
         steps |= {family: old for family, old in enumerate(found.widths) if old != now[family] and family not in steps}
         undone = (Undone(family=family, before=old, after=now[family]) for family, old in sorted(steps.items()))
         return Widened(widths=now, undone=tuple(undone))
+
+    def _fits_within(self, widths: Widths, most: int) -> bool:
+        """Whether a plan is within the limits; none is counted where that makes more than `most`."""
+        if widths not in self._known and len(self._known) >= most:
+            self.untried = True
+            return False
+        return self.fits(widths)
 
     def _over(self, widths: Widths) -> dict[str, float]:
         """Resource -> taken / limit, of those of which a plan takes too much."""
@@ -140,6 +145,15 @@ def _may_fit(problem: Problem, widths: Widths) -> bool:
     """Whether a plan is within all limits by what the programme knows of it, which of memory is a guess."""
     used = usage(problem, widths)
     return not any(exceeds(used[name], limit) for name, limit in problem.limits.items() if name != "memory")
+
+
+def _wider(problem: Problem, widths: Widths, family: int) -> Iterator[Widths]:
+    """A plan with one family wider, the widest first, where that may fit."""
+    ladder = problem.ladders[family]
+    for width in reversed(ladder.widths[ladder.rung(widths[family]) + 1 :]):
+        wider = (*widths[:family], width, *widths[family + 1 :])
+        if _may_fit(problem, wider):
+            yield wider
 
 
 def _levels(problem: Problem) -> list[Widths]:

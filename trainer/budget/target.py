@@ -38,7 +38,7 @@ from edgeslim.progress import Progress
 
 from .approach import Approach, Raced
 from .costs import Costs, count_costs, count_plan
-from .counted import CountedPlans
+from .counted import MOST_TRIED, CountedPlans
 from .ladders import Ids, by_score, ladder_of
 from .limits import WidthLimits
 from .memo import Memo, memo_key
@@ -109,6 +109,8 @@ class Target:
         self.reached = replace(reached, untouched=not cut)
         for undone in reached.undone:
             self.progress.note(f"taken back, for the target is met without it: {undone}")
+        if counted.untried:
+            self.progress.note(f"{MOST_TRIED} wider plans were counted, more are left: a wider one may fit, too")
         self.progress.note(str(self.reached))
         self.memo.keep(key, cut, self.reached)
         return cut

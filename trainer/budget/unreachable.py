@@ -21,7 +21,7 @@ def in_words(error: OutOfReach, limits: Sequence[Limit], dense: Mapping[str, flo
     alone = [name for name, least in error.least.items() if exceeds(least.bound, wanted[name])]
     said = "; ".join(
         f"{name} of {amount_in_words(name, wanted[name])} is asked for, "
-        f"{_NO_LESS if name != 'memory' else _NO_LESS_SEEN} "
+        f"{_NO_LESS_SEEN if name == 'memory' else _NO_LESS} "
         f"{amount_in_words(name, error.least[name].bound)}, {error.least[name].bound / dense[name]:.3f} of the dense "
         "net's"
         for name in wanted
